@@ -1,0 +1,71 @@
+package broker
+
+import (
+	"hash/maphash"
+	"maps"
+	"sync/atomic"
+
+	"gatepost/message"
+)
+
+const accessShards = 256
+
+// Access answers, on any goroutine and without a lock, whether a user may
+// send to a channel. Apply replaces immutable snapshots; apply itself decides
+// again, so that an answer that was true at admission and no longer is does no
+// harm.
+type Access struct {
+	seed   maphash.Seed
+	shards [accessShards]atomic.Pointer[map[string]*roster]
+}
+
+// roster is the members of a group, replaced as a whole.
+type roster struct {
+	members atomic.Pointer[map[string]struct{}]
+}
+
+func newAccess() *Access {
+	a := &Access{seed: maphash.MakeSeed()}
+	for i := range a.shards {
+		a.shards[i].Store(&map[string]*roster{})
+	}
+	return a
+}
+
+// MayPublish returns message.ReasonSuccess or why not. It does not allocate.
+func (a *Access) MayPublish(channelType uint8, channelID, uid []byte) uint8 {
+	switch channelType {
+	case message.ChannelPerson:
+		return message.ReasonSuccess
+	case message.ChannelGroup:
+		r := (*a.shards[maphash.Bytes(a.seed, channelID)%accessShards].Load())[string(channelID)]
+		if r == nil {
+			return message.ReasonSubscriberNotExist
+		}
+		if _, ok := (*r.members.Load())[string(uid)]; !ok {
+			return message.ReasonSubscriberNotExist
+		}
+		return message.ReasonSuccess
+	}
+	return message.ReasonChannelType
+}
+
+// set replaces the members of a group; nil removes the group. Apply only.
+func (a *Access) set(channelID string, members map[string]struct{}) {
+	shard := &a.shards[maphash.String(a.seed, channelID)%accessShards]
+	groups := *shard.Load()
+	r := groups[channelID]
+	if r != nil && members != nil {
+		r.members.Store(&members)
+		return
+	}
+	groups = maps.Clone(groups)
+	if members == nil {
+		delete(groups, channelID)
+	} else {
+		r = new(roster)
+		r.members.Store(&members)
+		groups[channelID] = r
+	}
+	shard.Store(&groups)
+}

@@ -1,0 +1,384 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+
+	"gatepost/message"
+	"gatepost/queue"
+)
+
+// Options are the sizes of a broker.
+type Options struct {
+	InboxItems  int  // committed batches that may wait
+	InboxBytes  int  // and their bytes
+	DedupWindow int  // messages whose answers are remembered
+	Master      bool // a new connection kicks those of the same user and device flag
+	MaxMembers  int  // of a group
+	Logger      *slog.Logger
+}
+
+// Stats counts what apply did; readable on any goroutine.
+type Stats struct {
+	Messages   atomic.Int64 // stored messages that got a sequence
+	Volatile   atomic.Int64 // messages passed on without being stored
+	Duplicates atomic.Int64 // resends answered with the first answer
+	Refused    atomic.Int64 // records refused by apply or by the log
+	Pushes     atomic.Int64 // deliveries to online connections
+	Channels   atomic.Int64
+	Users      atomic.Int64
+	Kicks      atomic.Int64
+}
+
+// Attach says that a user is online on a connection.
+type Attach struct {
+	UID      string
+	DeviceID string
+	Conn     uint64
+	Loop     uint16
+	Device   uint8
+}
+
+// event is one thing in apply's inbox.
+type event struct {
+	committed message.Committed // if Batch is not nil
+	attach    Attach
+	detach    bool
+}
+
+// Broker is the core. All fields belong to apply but for access, stats and
+// inbox, which are safe anywhere.
+type Broker struct {
+	o      Options
+	store  Store
+	access *Access
+	stats  Stats
+	inbox  *queue.Queue[event]
+
+	channels map[string]*channel
+	users    map[string]*user
+	dedup    *window
+	maxID    int64
+	key      []byte
+	record   message.Record
+	outgoing [][]Delivery // per loop, posted once per round of the inbox
+}
+
+// New returns a broker over a store that is as empty as it is.
+func New(o Options, s Store) *Broker {
+	return &Broker{
+		o: o, store: s, access: newAccess(),
+		inbox: queue.New(o.InboxItems, o.InboxBytes, func(e *event) int {
+			if e.committed.Batch == nil {
+				return 0
+			}
+			return 1 + e.committed.Batch.Size()
+		}),
+		channels: make(map[string]*channel),
+		users:    make(map[string]*user),
+		dedup:    newWindow(o.DedupWindow),
+	}
+}
+
+// Access returns the admission snapshot, safe on any goroutine.
+func (b *Broker) Access() *Access { return b.access }
+
+// Stats returns the counters, safe on any goroutine.
+func (b *Broker) Stats() *Stats { return &b.stats }
+
+// MaxMessageID returns the largest message id that was replayed. Before Run.
+func (b *Broker) MaxMessageID() int64 { return b.maxID }
+
+// Replay applies a stored batch before Run. It takes over the batch.
+func (b *Broker) Replay(c message.Committed) error {
+	err := b.apply(&c)
+	c.Batch.Release()
+	return err
+}
+
+// Commit takes a batch from the log. It may block; it fails only after Close.
+func (b *Broker) Commit(c message.Committed) error {
+	return b.inbox.PushWait(event{committed: c})
+}
+
+// Attach puts a connection online. Messages committed from now on are pushed
+// to it, those missed before are reported as Missed.
+func (b *Broker) Attach(a Attach) error { return b.inbox.Push(event{attach: a}) }
+
+// Detach takes a connection offline. UID, Loop and Conn must be those of Attach.
+func (b *Broker) Detach(a Attach) error { return b.inbox.Push(event{attach: a, detach: true}) }
+
+// Close lets Run return when the inbox is empty.
+func (b *Broker) Close() { b.inbox.Close() }
+
+// roundItems and roundBytes bound how much of the inbox is applied before the
+// answers go out: one wake per loop per round.
+const (
+	roundItems = 64
+	roundBytes = 4 << 20
+)
+
+// Run applies what comes in until Close.
+func (b *Broker) Run(out []Outbox) error {
+	b.outgoing = make([][]Delivery, len(out))
+	var events []event
+	for {
+		var ok bool
+		if events, ok = b.inbox.PopBatch(events[:0], roundItems, roundBytes); !ok {
+			return nil
+		}
+		for i := range events {
+			if err := b.handle(&events[i]); err != nil {
+				return err
+			}
+		}
+		clear(events)
+		for loop, ds := range b.outgoing {
+			if len(ds) > 0 {
+				out[loop].Post(ds)
+				clear(ds)
+				b.outgoing[loop] = ds[:0]
+			}
+		}
+	}
+}
+
+func (b *Broker) handle(e *event) error {
+	switch {
+	case e.committed.Batch != nil:
+		err := b.apply(&e.committed)
+		e.committed.Batch.Release()
+		return err
+	case e.detach:
+		b.detach(&e.attach)
+	default:
+		b.attach(&e.attach)
+	}
+	return nil
+}
+
+// post queues a delivery for the end of the round. On replay there is nobody.
+func (b *Broker) post(loop uint16, d Delivery) {
+	if int(loop) < len(b.outgoing) {
+		b.outgoing[loop] = append(b.outgoing[loop], d)
+	}
+}
+
+// answer acknowledges a record to who waits for it, if anybody.
+func (b *Broker) answer(o message.Origin, id int64, seq uint64, reason uint8) {
+	if o.Conn == 0 {
+		return
+	}
+	if reason != message.ReasonSuccess {
+		b.stats.Refused.Add(1)
+	}
+	b.post(o.Loop, Delivery{Kind: Ack, Conn: o.Conn, ClientSeq: o.ClientSeq, Flags: o.Flags, MessageID: id, Seq: seq, Reason: reason})
+}
+
+// apply carries out the records of one committed batch. An error means that
+// the log holds what this version cannot understand.
+func (b *Broker) apply(c *message.Committed) error {
+	batch := c.Batch
+	if c.Err != nil {
+		for i := range batch.Len() {
+			o := batch.Origin(i)
+			b.answer(o, o.MessageID, 0, message.ReasonSystemError)
+		}
+		return nil
+	}
+	r := &b.record
+	for i := range batch.Len() {
+		if err := batch.Record(i, r); err != nil {
+			return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): %w",
+				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), err)
+		}
+		switch r.Kind {
+		case message.KindMessage:
+			b.message(c, i, r)
+		case message.KindChannel:
+			reason := b.change(r)
+			o := batch.Origin(i)
+			b.answer(o, o.MessageID, 0, reason)
+		case message.KindCursor:
+			b.cursor(r)
+		default:
+			return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): its kind %d is unknown; was it written by a newer version?",
+				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), r.Kind)
+		}
+	}
+	return nil
+}
+
+// message gives a message its sequence, answers its sender and delivers it.
+func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
+	batch, o := c.Batch, c.Batch.Origin(i)
+	b.maxID = max(b.maxID, r.MessageID)
+	ch := b.channel(r.ChannelType, r.ChannelID)
+	if ch == nil {
+		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
+		return
+	}
+	sender := b.users[string(r.FromUID)]
+	var own *membership
+	if sender != nil {
+		own = sender.in[ch]
+	}
+	if own == nil {
+		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
+		return
+	}
+	var seq uint64
+	if !batch.Volatile() {
+		if len(r.ClientMsgNo) > 0 {
+			k := b.dedup.key(r.FromUID, r.ClientMsgNo)
+			if first, ok := b.dedup.first(k); ok {
+				b.stats.Duplicates.Add(1)
+				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)
+				return
+			}
+			b.dedup.add(k, answer{r.MessageID, ch.last + 1})
+		}
+		ch.last++
+		seq = ch.last
+		b.store.Put(ch.Channel, seq, message.Location{
+			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
+		})
+		b.stats.Messages.Add(1)
+		// The sending device has what it sent: its position follows as long
+		// as nothing of others lies between.
+		if own.position(r.Device) == seq-1 {
+			own.advance(r.Device, seq)
+		}
+	} else {
+		b.stats.Volatile.Add(1)
+	}
+	b.answer(o, r.MessageID, seq, message.ReasonSuccess)
+	if b.outgoing == nil {
+		return // replay: nobody is online
+	}
+	pushes := 0
+	for _, m := range ch.members {
+		for j := range m.user.online {
+			to := &m.user.online[j]
+			if to.conn == o.Conn && to.loop == o.Loop {
+				continue
+			}
+			batch.Retain()
+			b.post(to.loop, Delivery{Kind: Push, Conn: to.conn, MessageID: r.MessageID, Seq: seq,
+				Channel: ch.Channel, Batch: batch, Off: uint32(batch.Offset(i))})
+			pushes++
+		}
+	}
+	b.stats.Pushes.Add(int64(pushes))
+}
+
+// change carries out a channel change and returns the reason for its answer.
+func (b *Broker) change(r *message.Record) uint8 {
+	op, members, err := message.DecodeChange(r.Payload)
+	if err != nil || r.ChannelType != message.ChannelGroup || len(r.ChannelID) == 0 {
+		return message.ReasonChannelID
+	}
+	ch := b.channel(r.ChannelType, r.ChannelID)
+	switch op {
+	case message.OpCreate, message.OpReset:
+		if ch == nil {
+			ch = b.newChannel(r.ChannelType, r.ChannelID)
+			b.stats.Channels.Add(1)
+		}
+	case message.OpAdd, message.OpRemove, message.OpDelete:
+		if ch == nil {
+			return message.ReasonChannelNotExist
+		}
+	default:
+		return message.ReasonSystemError
+	}
+	if op == message.OpReset {
+		keep := make(map[string]struct{}, len(members))
+		for _, uid := range members {
+			keep[uid] = struct{}{}
+		}
+		for _, m := range slices.Clone(ch.members) {
+			if _, ok := keep[m.user.uid]; !ok {
+				b.leave(ch, m.user)
+				b.forget(m.user)
+			}
+		}
+	}
+	switch op {
+	case message.OpCreate, message.OpReset, message.OpAdd:
+		for _, uid := range members {
+			b.join(ch, b.user(uid))
+		}
+	case message.OpRemove:
+		for _, uid := range members {
+			if u := b.users[uid]; u != nil {
+				b.leave(ch, u)
+				b.forget(u)
+			}
+		}
+	case message.OpDelete:
+		for _, m := range slices.Clone(ch.members) {
+			b.leave(ch, m.user)
+			b.forget(m.user)
+		}
+		delete(b.channels, string(b.channelKey(ch.Type, r.ChannelID)))
+		b.store.Drop(ch.Channel)
+		b.access.set(ch.ID, nil)
+		b.stats.Channels.Add(-1)
+		return message.ReasonSuccess
+	}
+	b.publishRoster(ch)
+	return message.ReasonSuccess
+}
+
+// cursor moves a read position. What it speaks of may be gone by now.
+func (b *Broker) cursor(r *message.Record) {
+	u := b.users[string(r.FromUID)]
+	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if u == nil || ch == nil {
+		return
+	}
+	if m := u.in[ch]; m != nil {
+		m.advance(r.Device, min(uint64(max(r.MessageID, 0)), ch.last))
+	}
+}
+
+func (b *Broker) attach(a *Attach) {
+	u := b.user(a.UID)
+	kept := u.online[:0]
+	for _, c := range u.online {
+		sameDevice := c.deviceID == a.DeviceID && a.DeviceID != ""
+		if c.device != a.Device || !b.o.Master && !sameDevice {
+			kept = append(kept, c)
+			continue
+		}
+		reason := message.ReasonConnectKick
+		if sameDevice {
+			reason = 0
+		}
+		b.stats.Kicks.Add(1)
+		b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: reason})
+	}
+	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, deviceID: a.DeviceID})
+	b.stats.Users.Store(int64(len(b.users)))
+	for ch, m := range u.in {
+		if from := m.position(a.Device); from < ch.last {
+			b.post(a.Loop, Delivery{Kind: Missed, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
+		}
+	}
+}
+
+func (b *Broker) detach(a *Attach) {
+	u := b.users[a.UID]
+	if u == nil {
+		return
+	}
+	u.online = slices.DeleteFunc(u.online, func(c connection) bool { return c.conn == a.Conn && c.loop == a.Loop })
+	if len(u.online) == 0 {
+		u.online = nil
+	}
+	b.forget(u)
+	b.stats.Users.Store(int64(len(b.users)))
+}

@@ -1,0 +1,57 @@
+package broker
+
+import "gatepost/message"
+
+// DeliveryKind says what a loop is to do.
+type DeliveryKind uint8
+
+const (
+	// Ack answers a record: ClientSeq, MessageID, Seq, Reason, Flags.
+	Ack DeliveryKind = iota + 1
+	// Push is a message for a connection: Channel, Seq (0: not stored), Batch, Off.
+	Push
+	// Missed says that messages of Channel from Seq to Last wait for the connection.
+	Missed
+	// Fetched answers a Fetch: Channel, Page (nil if there is nothing), Retry.
+	Fetched
+	// Kick ends a connection; with Reason 0 without a word.
+	Kick
+)
+
+// Delivery is one thing for one connection. Push and Fetched carry a
+// reference to their batch that the receiver must release.
+type Delivery struct {
+	Kind      DeliveryKind
+	Reason    uint8
+	Flags     uint8
+	Retry     bool
+	ClientSeq uint32
+	Off       uint32 // of the record in Batch
+	Conn      uint64
+	MessageID int64
+	Seq       uint64
+	Last      uint64
+	Channel   *message.Channel
+	Batch     *message.Batch
+	Page      *message.Page
+}
+
+// Weight is what a delivery counts in a mailbox, in bytes. Only pushes weigh:
+// acks and control are small, bounded by what was admitted, and never dropped.
+func (d *Delivery) Weight() int {
+	if d.Kind != Push {
+		return 0
+	}
+	return 256
+}
+
+// Outbox is a loop's (or the API's) mailbox. Post takes over the batch
+// references, keeps nothing of the slice, and never blocks.
+type Outbox interface{ Post([]Delivery) }
+
+// Store keeps where messages lie. Put and Drop are called by apply only.
+type Store interface {
+	Put(ch *message.Channel, seq uint64, at message.Location)
+	Drop(ch *message.Channel)
+	Read(ch *message.Channel, from uint64, limit, maxBytes int) (*message.Page, error)
+}

@@ -1,0 +1,156 @@
+package broker
+
+import (
+	"strings"
+
+	"gatepost/message"
+)
+
+// channel is what apply knows of a channel.
+type channel struct {
+	*message.Channel
+	last    uint64 // newest sequence; invariant: equals the store's
+	members []*membership
+}
+
+// membership is one user in one channel.
+type membership struct {
+	user    *user
+	channel *channel
+	joined  uint64 // newest sequence when the user came in; later ones are theirs
+	read    []readPosition
+}
+
+// readPosition is how far one class of devices has acknowledged.
+type readPosition struct {
+	device uint8
+	seq    uint64
+}
+
+// position returns the sequence behind which device has everything to get. A
+// class of devices that never acknowledged anything starts where the furthest
+// other class is: what a phone has read is not pushed to a new tablet.
+func (m *membership) position(device uint8) uint64 {
+	furthest := m.joined
+	for _, r := range m.read {
+		if r.device == device {
+			return max(r.seq, m.joined)
+		}
+		furthest = max(furthest, r.seq)
+	}
+	return furthest
+}
+
+// advance moves a read position forward, never back.
+func (m *membership) advance(device uint8, seq uint64) {
+	for i := range m.read {
+		if r := &m.read[i]; r.device == device {
+			r.seq = max(r.seq, seq)
+			return
+		}
+	}
+	m.read = append(m.read, readPosition{device, seq})
+}
+
+// user is what apply knows of a user: where they are online and where they
+// are a member.
+type user struct {
+	uid    string
+	online []connection
+	in     map[*channel]*membership
+}
+
+// connection is one online connection of a user.
+type connection struct {
+	conn     uint64
+	deviceID string
+	loop     uint16
+	device   uint8
+}
+
+// channelKey is the map key of a channel: its type, then its id. The result
+// is valid until the next call.
+func (b *Broker) channelKey(typ uint8, id []byte) []byte {
+	b.key = append(append(b.key[:0], typ), id...)
+	return b.key
+}
+
+// user returns a user, new if unknown.
+func (b *Broker) user(uid string) *user {
+	u := b.users[uid]
+	if u == nil {
+		u = &user{uid: uid}
+		b.users[uid] = u
+	}
+	return u
+}
+
+// channel returns a channel or nil. Person channels are made on first use,
+// with both users as members.
+func (b *Broker) channel(typ uint8, id []byte) *channel {
+	ch := b.channels[string(b.channelKey(typ, id))]
+	if ch != nil || typ != message.ChannelPerson {
+		return ch
+	}
+	x, y, ok := strings.Cut(string(id), "@")
+	if !ok || x == "" || y == "" {
+		return nil
+	}
+	ch = b.newChannel(typ, id)
+	b.join(ch, b.user(x))
+	if y != x {
+		b.join(ch, b.user(y))
+	}
+	return ch
+}
+
+func (b *Broker) newChannel(typ uint8, id []byte) *channel {
+	ch := &channel{Channel: &message.Channel{ID: string(id), Type: typ}}
+	b.channels[string(b.channelKey(typ, id))] = ch
+	return ch
+}
+
+func (b *Broker) join(ch *channel, u *user) {
+	if _, ok := u.in[ch]; ok {
+		return
+	}
+	m := &membership{user: u, channel: ch, joined: ch.last}
+	if u.in == nil {
+		u.in = make(map[*channel]*membership)
+	}
+	u.in[ch] = m
+	ch.members = append(ch.members, m)
+}
+
+func (b *Broker) leave(ch *channel, u *user) {
+	m, ok := u.in[ch]
+	if !ok {
+		return
+	}
+	delete(u.in, ch)
+	if len(u.in) == 0 {
+		u.in = nil
+	}
+	for i, other := range ch.members {
+		if other == m {
+			ch.members = append(ch.members[:i], ch.members[i+1:]...)
+			break
+		}
+	}
+}
+
+// publishRoster tells admission who may send to a group now.
+func (b *Broker) publishRoster(ch *channel) {
+	members := make(map[string]struct{}, len(ch.members))
+	for _, m := range ch.members {
+		members[m.user.uid] = struct{}{}
+	}
+	b.access.set(ch.ID, members)
+}
+
+// forget drops a user of whom nothing is worth keeping.
+func (b *Broker) forget(u *user) {
+	if len(u.online) == 0 && len(u.in) == 0 {
+		delete(b.users, u.uid)
+	}
+}

@@ -1,0 +1,102 @@
+package config
+
+import (
+	"fmt"
+	"net"
+
+	"gatepost/hwprofile"
+)
+
+const (
+	largestRing = 2 * mib // of package ring: a frame of 1 MiB and its header
+	ownFiles    = 64      // descriptors for the log, epoll, listeners, HTTP and standard streams
+)
+
+// check holds the values against each other and against the machine. Each
+// problem names all keys that take part and where their values came from.
+func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
+	var problems []error
+	refuse := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf(format, args...))
+	}
+
+	if c.TCP == "" && c.WS == "" && c.HTTP == "" {
+		refuse("tcp, ws and http are all off (%s, %s, %s): nothing could be reached", c.Origin("tcp"), c.Origin("ws"), c.Origin("http"))
+	}
+	listeners := []struct{ name, address string }{{"tcp", c.TCP}, {"ws", c.WS}, {"http", c.HTTP}}
+	for i, a := range listeners {
+		for _, b := range listeners[:i] {
+			if a.address != "" && a.address == b.address && !freePort(a.address) {
+				refuse("%s and %s must differ", c.say(b.name), c.say(a.name))
+			}
+		}
+	}
+
+	if page := int64(prof.Facts.PageSize); page > 0 && c.Net.Scratch%page != 0 {
+		refuse("%s must be a multiple of this machine's page size of %s", c.say("net.scratch"), formatSize(page))
+	}
+	if share := c.Net.RingPool / int64(c.Net.Loops); share < largestRing {
+		refuse("%s divided by %s gives each loop %s, expected at least %s: the largest frame would never fit",
+			c.say("net.ring_pool"), c.say("net.loops"), formatSize(share), formatSize(largestRing))
+	} else if c.Net.OutLimit > share {
+		refuse("%s must not be above a loop's share of %s: %s", c.say("net.out_limit"), c.say("net.ring_pool"), formatSize(share))
+	}
+	if c.Net.PartialTimeout > c.Net.IdleTimeout {
+		refuse("%s must not be above %s", c.say("net.partial_timeout"), c.say("net.idle_timeout"))
+	}
+	if c.Queue.LogBytes < c.Wal.GroupBytes {
+		refuse("%s must not be below %s: a group would never fill", c.say("queue.log_bytes"), c.say("wal.group_bytes"))
+	}
+	if c.Wal.RollSize < 2*c.Wal.GroupBytes {
+		refuse("%s must be at least twice %s", c.say("wal.roll_size"), c.say("wal.group_bytes"))
+	}
+	if c.Wal.Headroom < c.Wal.GroupBytes {
+		refuse("%s must not be below %s: one write could fill the disk", c.say("wal.headroom"), c.say("wal.group_bytes"))
+	}
+	if c.Retry.First > c.Retry.Max {
+		refuse("%s must not be above %s", c.say("retry.first"), c.say("retry.max"))
+	}
+	if c.Retry.Tick > c.Retry.First {
+		refuse("%s must not be above %s", c.say("retry.tick"), c.say("retry.first"))
+	}
+	problems = append(problems, c.checkFiles(prof, files)...)
+	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
+		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message)",
+			c.say("memory.limit"), formatMiB(ceiling),
+			c.say("net.ring_pool"), c.say("queue.log_bytes"), c.say("queue.apply_bytes"), c.say("queue.mailbox_bytes"), c.say("net.loops"),
+			c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"),
+			formatSize(hwprofile.ConnectionBytes), formatSize(hwprofile.ChannelBytes), formatSize(hwprofile.DedupBytes))
+	}
+	return problems
+}
+
+// checkFiles holds max_connections against the limit of open files. What the
+// profile proposed is lowered; what somebody wrote is refused.
+func (c *Config) checkFiles(prof hwprofile.Profile, files uint64) []error {
+	need := uint64(c.Net.MaxConnections) + ownFiles
+	if files == 0 || need <= files {
+		return nil
+	}
+	const name = "net.max_connections"
+	if k, _ := find(name); files > ownFiles && c.Origin(name) == profileOrigin(prof) && k.inRange(int64(files-ownFiles)) {
+		c.Net.MaxConnections = int(files - ownFiles)
+		c.origin[name] += fmt.Sprintf(", lowered to fit the limit of %d open files", files)
+		return nil
+	}
+	return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) or lower the key", c.say(name), need, files)}
+}
+
+// freePort reports whether the system is to choose the port.
+func freePort(address string) bool {
+	_, port, _ := net.SplitHostPort(address)
+	return port == "0"
+}
+
+// say names a key with its value and where that came from.
+func (c *Config) say(name string) string {
+	k, _ := find(name)
+	return fmt.Sprintf("%s = %s (%s)", name, k.get(c), c.Origin(name))
+}
+
+// formatMiB rounds up to whole MiB: a ceiling is a sum of odd bytes.
+func formatMiB(n int64) string { return formatSize((n + mib - 1) / mib * mib) }

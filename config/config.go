@@ -1,0 +1,128 @@
+package config
+
+import (
+	"time"
+
+	"gatepost/hwprofile"
+)
+
+// Config holds every setting with its final value. Sizes are bytes. The fields
+// are named like the keys of the file: net.read_budget is Net.ReadBudget.
+type Config struct {
+	Data       string // directory
+	TCP        string // host:port, "" when off
+	WS         string // host:port, "" when off
+	HTTP       string // host:port, "" when off
+	Encryption bool
+
+	Log     Log
+	Net     Net
+	Queue   Queue
+	Wal     Wal
+	Broker  Broker
+	Retry   Retry
+	Session Session
+	Memory  Memory
+
+	origin map[string]string // key name -> where its value came from; every key is present
+}
+
+// Log is what the process says on standard error.
+type Log struct {
+	Level  string // "debug", "info", "warn", "error"
+	Format string // "text", "json"
+}
+
+// Net is sockets, rings and limits of connections.
+type Net struct {
+	Loops          int
+	Scratch        int64
+	ReadBudget     int64
+	OutLimit       int64
+	RingPool       int64 // for all loops together
+	MaxConnections int
+	IdleTimeout    time.Duration
+	LoginTimeout   time.Duration
+	PartialTimeout time.Duration
+	Wait           string // "yield", "block"
+	ProxyProtocol  bool
+	MaxPayload     int64
+	Rate           int // messages per second of one connection, 0: no limit
+}
+
+// Yield reports whether loops poll once more before they sleep.
+func (n Net) Yield() bool { return n.Wait == "yield" }
+
+// Queue is the bounds of the hand-over structures.
+type Queue struct {
+	LogItems     int
+	LogBytes     int64
+	ApplyItems   int
+	ApplyBytes   int64
+	MailboxItems int   // of each loop
+	MailboxBytes int64 // of each loop
+}
+
+// Wal is the log.
+type Wal struct {
+	RollSize   int64
+	GroupBytes int64
+	GroupItems int
+	Headroom   int64
+}
+
+// Broker is the bounds of the core's tables.
+type Broker struct {
+	DedupWindow     int // remembered (sender, client_msg_no)
+	MaxGroupMembers int
+	MaxChannels     int
+}
+
+// Retry is the resending of messages that were pushed and not acknowledged.
+type Retry struct {
+	First time.Duration
+	Max   time.Duration
+	Tries int
+	Tick  time.Duration
+}
+
+// Session is the bounds of one connection's delivery.
+type Session struct {
+	InflightMax    int
+	CursorInterval time.Duration
+}
+
+// Memory is the budget of the process.
+type Memory struct {
+	Limit     int64
+	GCPercent int
+}
+
+// Origin says where the value of a key came from: "built-in", "profile tiny",
+// "FILE:LINE" or "flag --net.loops". It is "" for a name that is no key.
+func (c *Config) Origin(name string) string { return c.origin[name] }
+
+// Ceiling is what the process may use in bytes when every queue, ring and table
+// is full. Load refuses a configuration whose ceiling is above memory.limit.
+func (c *Config) Ceiling() int64 {
+	return hwprofile.Profile{
+		Loops:          c.Net.Loops,
+		Scratch:        c.Net.Scratch,
+		RingPool:       c.Net.RingPool,
+		MaxConnections: c.Net.MaxConnections,
+		LogBytes:       c.Queue.LogBytes,
+		ApplyBytes:     c.Queue.ApplyBytes,
+		MailboxBytes:   c.Queue.MailboxBytes,
+		GroupBytes:     c.Wal.GroupBytes,
+		DedupWindow:    c.Broker.DedupWindow,
+		MaxChannels:    c.Broker.MaxChannels,
+	}.Ceiling()
+}
+
+// HeapLimit is the value for debug.SetMemoryLimit in bytes: the budget without
+// the rings, which live outside the Go heap, and without a tenth for what
+// neither counts.
+func (c *Config) HeapLimit() int64 {
+	rings := c.Net.RingPool + int64(c.Net.Loops)*c.Net.Scratch
+	return c.Memory.Limit - rings - c.Memory.Limit/10
+}

@@ -1,0 +1,31 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Show writes the configuration as a TOML file that Load would read back to the
+// same values, each line with its origin as a comment.
+func (c *Config) Show() string {
+	var b strings.Builder
+	keys := table()
+	for _, s := range sections() {
+		if s.name != "" {
+			fmt.Fprintf(&b, "\n[%s]\n", s.name)
+		}
+		for _, k := range keys {
+			if sectionOf(k.name) != s.name {
+				continue
+			}
+			value := k.get(c)
+			if k.quoted() {
+				value = strconv.Quote(value)
+			}
+			name := k.name[strings.LastIndexByte(k.name, '.')+1:]
+			fmt.Fprintf(&b, "%-40s # %s\n", name+" = "+value, c.Origin(k.name))
+		}
+	}
+	return b.String()
+}

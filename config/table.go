@@ -1,0 +1,178 @@
+package config
+
+import (
+	"time"
+
+	"gatepost/hwprofile"
+)
+
+const (
+	kib int64 = 1 << 10
+	mib int64 = 1 << 20
+	gib int64 = 1 << 30
+)
+
+// kind is how a value is written and what its range means.
+type kind int
+
+const (
+	text     kind = iota // a string that is not empty
+	address              // host:port, or "off"
+	boolean              // true or false
+	integer              // a whole number
+	size                 // a whole number and a unit: "64KiB"
+	duration             // as Go writes it: "10s", "1m30s"
+	choice               // one of a few words
+)
+
+// key is one line of the table. The value lives in the Config at the address
+// that at returns: *string for text, address and choice, *bool, *int, *int64
+// for size, *time.Duration.
+type key struct {
+	name    string
+	kind    kind
+	builtin string                       // the default as it would be written; "" when the profile has it
+	profile func(*hwprofile.Profile) any // same pointer types as at
+	min     int64                        // smallest number, bytes or nanoseconds
+	max     int64
+	zero    string   // what 0 means where it is allowed besides min..max
+	power   bool     // only powers of two
+	words   []string // of a choice
+	at      func(*Config) any
+	help    string
+}
+
+// section is a group of keys in the file and in the documentation.
+type section struct{ name, help string }
+
+func sections() []section {
+	return []section{
+		{"", "Ports and the data directory."},
+		{"log", "What the process says on standard error."},
+		{"net", "Sockets, rings and the limits of connections."},
+		{"queue", "Bounds of the queues between the parts. A full queue stops the reading of sockets; nothing is dropped in silence."},
+		{"wal", "The log on disk."},
+		{"broker", "Bounds of the core's tables."},
+		{"retry", "Resending of messages that were pushed and not acknowledged."},
+		{"session", "Delivery to one connection."},
+		{"memory", "The budget of the process."},
+	}
+}
+
+// table returns the keys in the order of the documentation.
+func table() []key {
+	second := int64(time.Second)
+	return []key{
+		{name: "data", kind: text, builtin: "data", at: func(c *Config) any { return &c.Data },
+			help: "Directory of everything that is kept. It is created when it is missing; one process at a time."},
+		{name: "tcp", kind: address, builtin: ":5100", at: func(c *Config) any { return &c.TCP },
+			help: "Where WuKongIM clients connect over TCP."},
+		{name: "ws", kind: address, builtin: ":5200", at: func(c *Config) any { return &c.WS },
+			help: "Where WuKongIM clients connect over WebSocket."},
+		{name: "http", kind: address, builtin: "127.0.0.1:5001", at: func(c *Config) any { return &c.HTTP },
+			help: "The HTTP API. It asks for no password, so it listens on this machine only unless told otherwise."},
+		{name: "encryption", kind: boolean, builtin: "true", at: func(c *Config) any { return &c.Encryption },
+			help: "Encrypt payloads between client and broker, as the WuKongIM clients expect. One switch for all connections."},
+
+		{name: "log.level", kind: choice, builtin: "info", words: []string{"debug", "info", "warn", "error"}, at: func(c *Config) any { return &c.Log.Level },
+			help: "The least important line that is still written."},
+		{name: "log.format", kind: choice, builtin: "text", words: []string{"text", "json"}, at: func(c *Config) any { return &c.Log.Format },
+			help: "How a line is written."},
+
+		{name: "net.loops", kind: integer, min: 1, max: 64, at: func(c *Config) any { return &c.Net.Loops },
+			profile: func(p *hwprofile.Profile) any { return &p.Loops },
+			help:    "Event loops. The profile takes one processor fewer than there are, at least 1 and at most 4."},
+		{name: "net.scratch", kind: size, min: 64 * kib, max: 16 * mib, power: true, at: func(c *Config) any { return &c.Net.Scratch },
+			profile: func(p *hwprofile.Profile) any { return &p.Scratch },
+			help:    "The ring of each loop that sockets are read into."},
+		{name: "net.read_budget", kind: size, min: 4 * kib, max: 16 * mib, at: func(c *Config) any { return &c.Net.ReadBudget },
+			profile: func(p *hwprofile.Profile) any { return &p.ReadBudget },
+			help:    "How much one connection may have read in a round before the others get their turn."},
+		{name: "net.out_limit", kind: size, min: 4 * kib, max: 1 * mib, at: func(c *Config) any { return &c.Net.OutLimit },
+			profile: func(p *hwprofile.Profile) any { return &p.OutLimit },
+			help:    "Unsent bytes of one connection above which nothing more is pushed to it until it has read; it is caught up from the log later."},
+		{name: "net.ring_pool", kind: size, min: 2 * mib, max: 16 * gib, at: func(c *Config) any { return &c.Net.RingPool },
+			profile: func(p *hwprofile.Profile) any { return &p.RingPool },
+			help:    "Memory for partial frames and unsent bytes, all loops together. It is mapped when needed."},
+		{name: "net.max_connections", kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Net.MaxConnections },
+			profile: func(p *hwprofile.Profile) any { return &p.MaxConnections },
+			help:    "Connections at a time. The profile's number is lowered to what the limit of open files allows."},
+		{name: "net.idle_timeout", kind: duration, builtin: "3m", min: second, max: 24 * 3600 * second, at: func(c *Config) any { return &c.Net.IdleTimeout },
+			help: "A connection that sends nothing for this long, not even a ping, is closed."},
+		{name: "net.login_timeout", kind: duration, builtin: "5s", min: second / 10, max: 3600 * second, at: func(c *Config) any { return &c.Net.LoginTimeout },
+			help: "A connection that has not logged in after this long is closed."},
+		{name: "net.partial_timeout", kind: duration, builtin: "30s", min: second / 10, max: 3600 * second, at: func(c *Config) any { return &c.Net.PartialTimeout },
+			help: "A connection whose frame is still incomplete after this long is closed."},
+		{name: "net.wait", kind: choice, builtin: "yield", words: []string{"yield", "block"}, at: func(c *Config) any { return &c.Net.Wait },
+			help: "How a loop waits: `yield` polls once more after letting others run and has the lower latency, `block` sleeps at once."},
+		{name: "net.proxy_protocol", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Net.ProxyProtocol },
+			help: "Expect a PROXY protocol header in front of every connection and believe the address in it. Only behind a proxy that always sends one."},
+		{name: "net.max_payload", kind: size, builtin: "32767B", min: 1, max: 32767, at: func(c *Config) any { return &c.Net.MaxPayload },
+			help: "The largest payload of a message as it is on the wire. The protocol ends at 32767B."},
+		{name: "net.rate", kind: integer, builtin: "0", min: 1, max: 1_000_000, zero: "no limit", at: func(c *Config) any { return &c.Net.Rate },
+			help: "Messages per second that one connection may send."},
+
+		{name: "queue.log_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.LogItems },
+			profile: func(p *hwprofile.Profile) any { return &p.LogItems },
+			help:    "Batches waiting for the log."},
+		{name: "queue.log_bytes", kind: size, min: 64 * kib, max: 4 * gib, at: func(c *Config) any { return &c.Queue.LogBytes },
+			profile: func(p *hwprofile.Profile) any { return &p.LogBytes },
+			help:    "Bytes waiting for the log."},
+		{name: "queue.apply_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.ApplyItems },
+			profile: func(p *hwprofile.Profile) any { return &p.ApplyItems },
+			help:    "Written batches waiting for the core."},
+		{name: "queue.apply_bytes", kind: size, min: 64 * kib, max: 4 * gib, at: func(c *Config) any { return &c.Queue.ApplyBytes },
+			profile: func(p *hwprofile.Profile) any { return &p.ApplyBytes },
+			help:    "Bytes waiting for the core."},
+		{name: "queue.mailbox_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.MailboxItems },
+			profile: func(p *hwprofile.Profile) any { return &p.MailboxItems },
+			help:    "Deliveries waiting for one loop. Acknowledgements do not count."},
+		{name: "queue.mailbox_bytes", kind: size, min: 64 * kib, max: 4 * gib, at: func(c *Config) any { return &c.Queue.MailboxBytes },
+			profile: func(p *hwprofile.Profile) any { return &p.MailboxBytes },
+			help:    "Bytes of deliveries waiting for one loop."},
+
+		{name: "wal.roll_size", kind: size, min: 1 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Wal.RollSize },
+			profile: func(p *hwprofile.Profile) any { return &p.RollSize },
+			help:    "A generation of the log that has grown to this size is followed by a new one."},
+		{name: "wal.group_bytes", kind: size, min: 64 * kib, max: 64 * mib, at: func(c *Config) any { return &c.Wal.GroupBytes },
+			profile: func(p *hwprofile.Profile) any { return &p.GroupBytes },
+			help:    "Bytes that are written and synced together at most."},
+		{name: "wal.group_items", kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Wal.GroupItems },
+			profile: func(p *hwprofile.Profile) any { return &p.GroupItems },
+			help:    "Batches that are written and synced together at most."},
+		{name: "wal.headroom", kind: size, min: 1 * mib, max: 64 * gib, at: func(c *Config) any { return &c.Wal.Headroom },
+			profile: func(p *hwprofile.Profile) any { return &p.Headroom },
+			help:    "Free space on the disk below which messages are refused, so that a full disk can still be restarted from."},
+
+		{name: "broker.dedup_window", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.DedupWindow },
+			profile: func(p *hwprofile.Profile) any { return &p.DedupWindow },
+			help:    "How many of the latest messages are remembered by sender and client_msg_no, so that a resend is not stored twice."},
+		{name: "broker.max_group_members", kind: integer, builtin: "10000", min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Broker.MaxGroupMembers },
+			help: "Members of one group at most."},
+		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
+			profile: func(p *hwprofile.Profile) any { return &p.MaxChannels },
+			help:    "Channels at most; what would open one more is refused."},
+
+		{name: "retry.first", kind: duration, builtin: "10s", min: second / 100, max: 3600 * second, at: func(c *Config) any { return &c.Retry.First },
+			help: "A message is pushed again when it was not acknowledged after this long. The wait doubles each time."},
+		{name: "retry.max", kind: duration, builtin: "1m", min: second / 100, max: 24 * 3600 * second, at: func(c *Config) any { return &c.Retry.Max },
+			help: "The longest wait between two tries."},
+		{name: "retry.tries", kind: integer, builtin: "5", min: 1, max: 100, at: func(c *Config) any { return &c.Retry.Tries },
+			help: "Tries in all. After the last one the message waits for the next connect."},
+		{name: "retry.tick", kind: duration, builtin: "100ms", min: second / 1000, max: 10 * second, at: func(c *Config) any { return &c.Retry.Tick },
+			help: "How exactly retries are timed."},
+
+		{name: "session.inflight_max", kind: integer, min: 1, max: 65536, at: func(c *Config) any { return &c.Session.InflightMax },
+			profile: func(p *hwprofile.Profile) any { return &p.InflightMax },
+			help:    "Messages pushed to one connection and not yet acknowledged, at most."},
+		{name: "session.cursor_interval", kind: duration, builtin: "1s", min: second / 100, max: 600 * second, at: func(c *Config) any { return &c.Session.CursorInterval },
+			help: "How often the read position of a device is written to the log. Longer means fewer writes and more messages pushed twice after a power cut."},
+
+		{name: "memory.limit", kind: size, min: 16 * mib, max: 1024 * gib, at: func(c *Config) any { return &c.Memory.Limit },
+			profile: func(p *hwprofile.Profile) any { return &p.MemoryLimit },
+			help:    "Budget of the whole process. Rings, queues and tables together must fit into it. The profile takes at most 40 % of the memory."},
+		{name: "memory.gc_percent", kind: integer, min: 10, max: 1000, at: func(c *Config) any { return &c.Memory.GCPercent },
+			profile: func(p *hwprofile.Profile) any { return &p.GCPercent },
+			help:    "How much the heap may grow between two collections, in percent."},
+	}
+}

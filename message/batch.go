@@ -1,0 +1,150 @@
+package message
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/valyala/bytebufferpool"
+)
+
+// Origin says who is waiting for the answer to a record. It travels beside
+// the record in memory and is never stored.
+type Origin struct {
+	Conn      uint64 // connection on that loop; 0: nobody waits
+	MessageID int64
+	ClientSeq uint32
+	Loop      uint16
+	Flags     uint8 // wire flags of the SEND, copied into its SENDACK
+}
+
+// Batch is the records of one epoll round (or one HTTP request), encoded one
+// behind the other, with their origins. It is filled by one goroutine; from
+// Propose on it is immutable and shared by reference.
+type Batch struct {
+	buf      *bytebufferpool.ByteBuffer
+	offsets  []uint32 // offsets[i] is where record i starts
+	origins  []Origin // parallel to offsets; empty on replay
+	refs     atomic.Int32
+	volatile bool
+}
+
+// batches keeps Batch structs with their slices; the bytes have their own pool.
+var batches = sync.Pool{New: func() any { return new(Batch) }}
+
+// NewBatch returns an empty batch with one reference. A volatile batch
+// (NoPersist traffic) passes through the log in order but is not written.
+func NewBatch(volatile bool) *Batch {
+	b := batches.Get().(*Batch)
+	b.buf = bytebufferpool.Get()
+	b.offsets, b.origins = b.offsets[:0], b.origins[:0]
+	b.volatile = volatile
+	b.refs.Store(1)
+	return b
+}
+
+// Parse copies src, the records of a stored frame, into a new batch without
+// origins. It fails, wrapping ErrRecord, when src is not a whole number of
+// records.
+func Parse(src []byte) (*Batch, error) {
+	b := NewBatch(false)
+	b.buf.B = append(b.buf.B, src...)
+	var r Record
+	for off := 0; off < len(b.buf.B); {
+		n, err := r.Decode(b.buf.B[off:])
+		if err != nil {
+			b.Release()
+			return nil, fmt.Errorf("cannot read record %d at byte %d of %d: %w", len(b.offsets), off, len(src), err)
+		}
+		b.offsets = append(b.offsets, uint32(off))
+		off += n
+	}
+	return b, nil
+}
+
+// Add appends a record: this is the one inbound copy of a message.
+func (b *Batch) Add(r *Record, o Origin) {
+	b.offsets = append(b.offsets, uint32(len(b.buf.B)))
+	b.origins = append(b.origins, o)
+	b.buf.B = AppendRecord(b.buf.B, r)
+}
+
+// AddStored extends the batch by n bytes, lets read fill them, and takes them
+// in as records. On an error, read's or one that wraps ErrRecord, the batch is
+// as before.
+func (b *Batch) AddStored(n int, read func(p []byte) error) error {
+	start, count := len(b.buf.B), len(b.offsets)
+	b.buf.B = slices.Grow(b.buf.B, n)[:start+n]
+	err := read(b.buf.B[start:])
+	var r Record
+	for off := start; err == nil && off < len(b.buf.B); {
+		var size int
+		if size, err = r.Decode(b.buf.B[off:]); err == nil {
+			b.offsets = append(b.offsets, uint32(off))
+			off += size
+		}
+	}
+	if err != nil {
+		b.buf.B, b.offsets = b.buf.B[:start], b.offsets[:count]
+	}
+	return err
+}
+
+// Len returns the number of records.
+func (b *Batch) Len() int { return len(b.offsets) }
+
+// Size returns the number of encoded bytes.
+func (b *Batch) Size() int { return len(b.buf.B) }
+
+// Bytes returns the encoded records, valid until the last Release.
+func (b *Batch) Bytes() []byte { return b.buf.B }
+
+// Volatile reports whether the batch is not to be written.
+func (b *Batch) Volatile() bool { return b.volatile }
+
+// Offset returns where record i starts in Bytes.
+func (b *Batch) Offset(i int) int { return int(b.offsets[i]) }
+
+// Origin returns who waits for record i; the zero Origin on replay.
+func (b *Batch) Origin(i int) Origin {
+	if i >= len(b.origins) {
+		return Origin{}
+	}
+	return b.origins[i]
+}
+
+// Record decodes record i into r; its fields are valid until the last Release.
+func (b *Batch) Record(i int, r *Record) error { return b.RecordAt(b.Offset(i), r) }
+
+// RecordAt decodes the record that starts at offset off of Bytes.
+func (b *Batch) RecordAt(off int, r *Record) error {
+	_, err := r.Decode(b.buf.B[off:])
+	return err
+}
+
+// Retain adds a reference; each needs its own Release.
+func (b *Batch) Retain() { b.refs.Add(1) }
+
+// Release drops a reference. The last one returns the buffer to the pool:
+// every view on it is invalid from then on.
+func (b *Batch) Release() {
+	switch n := b.refs.Add(-1); {
+	case n == 0:
+		bytebufferpool.Put(b.buf)
+		b.buf = nil
+		batches.Put(b)
+	case n < 0:
+		panic(fmt.Sprintf("BUG: batch released %d times too often", -n))
+	}
+}
+
+// Committed is what the log hands on, in order: a batch and where it lies.
+type Committed struct {
+	Index      uint64 // log index of the frame that holds the batch
+	Term       uint64
+	Generation uint64 // of the log
+	Offset     int64  // of Batch.Bytes()[0] in the generation's file
+	Batch      *Batch // the receiver takes over the reference
+	Err        error  // not nil: the batch was NOT made durable; refuse each origin
+}

@@ -1,0 +1,124 @@
+package message
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Kind says what a record changes.
+type Kind uint8
+
+const (
+	// KindMessage is a SEND: it gets a sequence in its channel.
+	KindMessage Kind = 1
+	// KindChannel creates a channel or changes its members; Payload is a Change.
+	KindChannel Kind = 2
+	// KindCursor moves the read position of one device class in one channel:
+	// FromUID is the user, Setting the device flag, MessageID the sequence.
+	KindCursor Kind = 3
+)
+
+// MaxRecord is the largest encoded record in bytes. It bounds what a decoder
+// may believe: a frame of the wire protocol is at most 1 MiB, its strings are
+// part of it, so nothing legal comes near.
+const MaxRecord = 2 << 20
+
+// headerSize is the fixed part of an encoded record, in bytes.
+const headerSize = 44
+
+// Record is one durable fact. The byte fields are views on the slice it was
+// decoded from and are valid as long as that slice.
+type Record struct {
+	Kind        Kind
+	Flags       uint8 // wire flags: NoPersist, RedDot, SyncOnce
+	Setting     uint8 // wire setting bits
+	ChannelType uint8
+	Device      uint8  // device flag of the sender
+	MessageID   int64  // 63 bits, unique on this box
+	Timestamp   int64  // unix milliseconds at admission
+	Expire      uint32 // seconds, 0 = never
+	ChannelID   []byte // storage id: for person channels the pair, see wukong.PersonChannel
+	FromUID     []byte
+	ClientMsgNo []byte
+	Topic       []byte
+	Payload     []byte // plain bytes, never ciphertext
+}
+
+// ErrRecord is returned when bytes are not a record. It is wrapped with what
+// was found.
+var ErrRecord = errors.New("bad record")
+
+// Size returns the number of bytes that AppendRecord will add.
+func (r *Record) Size() int {
+	return headerSize + len(r.ChannelID) + len(r.FromUID) + len(r.ClientMsgNo) + len(r.Topic) + len(r.Payload)
+}
+
+// AppendRecord appends r's bytes to dst and returns the extended slice.
+//
+//	 0        4    5     6       7      8           16          24       28
+//	+--------+----+-----+-------+------+-----------+-----------+--------+
+//	| size   |kind|flags|setting|chtype| messageID | timestamp | expire |
+//	+--------+----+-----+-------+------+-----------+-----------+--------+
+//	 28       30     32      34      36          40       41    44
+//	+--------+------+-------+-------+-----------+--------+-----+----------------------+
+//	| chan n |from n| msg n |topic n| payload n | device | 0 0 0 | channel, from, msg |
+//	+--------+------+-------+-------+-----------+--------+-----+  no, topic, payload  |
+//	                                                           +----------------------+
+//
+// All numbers are little-endian; size counts the whole record including
+// itself. The four string lengths are u16, the payload length u32. The three
+// bytes behind device are reserved and must be zero.
+func AppendRecord(dst []byte, r *Record) []byte {
+	size := r.Size()
+	le := binary.LittleEndian
+	dst = le.AppendUint32(dst, uint32(size))
+	dst = append(dst, byte(r.Kind), r.Flags, r.Setting, r.ChannelType)
+	dst = le.AppendUint64(dst, uint64(r.MessageID))
+	dst = le.AppendUint64(dst, uint64(r.Timestamp))
+	dst = le.AppendUint32(dst, r.Expire)
+	dst = le.AppendUint16(dst, uint16(len(r.ChannelID)))
+	dst = le.AppendUint16(dst, uint16(len(r.FromUID)))
+	dst = le.AppendUint16(dst, uint16(len(r.ClientMsgNo)))
+	dst = le.AppendUint16(dst, uint16(len(r.Topic)))
+	dst = le.AppendUint32(dst, uint32(len(r.Payload)))
+	dst = append(dst, r.Device, 0, 0, 0)
+	dst = append(dst, r.ChannelID...)
+	dst = append(dst, r.FromUID...)
+	dst = append(dst, r.ClientMsgNo...)
+	dst = append(dst, r.Topic...)
+	return append(dst, r.Payload...)
+}
+
+// Decode reads one record off the front of src and returns its length in
+// bytes. The record's fields are views on src. It allocates nothing unless it
+// fails; the error wraps ErrRecord.
+func (r *Record) Decode(src []byte) (int, error) {
+	if len(src) < headerSize {
+		return 0, fmt.Errorf("%w: %d bytes left, a header needs %d", ErrRecord, len(src), headerSize)
+	}
+	le := binary.LittleEndian
+	size := int64(le.Uint32(src))
+	if size > MaxRecord || size > int64(len(src)) {
+		return 0, fmt.Errorf("%w: says %d bytes, %d are left (limit %d)", ErrRecord, size, len(src), MaxRecord)
+	}
+	c, f, m, t := int64(le.Uint16(src[28:])), int64(le.Uint16(src[30:])), int64(le.Uint16(src[32:])), int64(le.Uint16(src[34:]))
+	p := int64(le.Uint32(src[36:]))
+	if src[41]|src[42]|src[43] != 0 {
+		return 0, fmt.Errorf("%w: reserved bytes are % x, expected zeros", ErrRecord, src[41:44])
+	}
+	if sum := headerSize + c + f + m + t + p; sum != size {
+		return 0, fmt.Errorf("%w: its fields add up to %d bytes, its size says %d", ErrRecord, sum, size)
+	}
+	r.Kind, r.Flags, r.Setting, r.ChannelType = Kind(src[4]), src[5], src[6], src[7]
+	r.MessageID = int64(le.Uint64(src[8:]))
+	r.Timestamp = int64(le.Uint64(src[16:]))
+	r.Expire = le.Uint32(src[24:])
+	r.Device = src[40]
+	rest := src[headerSize:size:size]
+	r.ChannelID, rest = rest[:c:c], rest[c:]
+	r.FromUID, rest = rest[:f:f], rest[f:]
+	r.ClientMsgNo, rest = rest[:m:m], rest[m:]
+	r.Topic, r.Payload = rest[:t:t], rest[t:]
+	return int(size), nil
+}

@@ -1,0 +1,130 @@
+package netio
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener is one listening socket, owned by loop 0.
+type listener struct {
+	fd   int
+	ws   bool
+	addr netip.AddrPort // as bound
+}
+
+const backlog = 1024 // the kernel caps it at net.core.somaxconn
+
+func (ln listener) close() { unix.Close(ln.fd) }
+
+// listen opens one listening socket. An empty host takes IPv6 and IPv4 on one
+// socket, or IPv4 alone on a kernel without IPv6.
+func listen(address string, ws bool) (listener, error) {
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return listener{}, err
+	}
+	ip, _ := netip.AddrFromSlice(a.IP)
+	ip = ip.Unmap().WithZone(a.Zone)
+	if ip.IsValid() {
+		return listenOn(netip.AddrPortFrom(ip, uint16(a.Port)), ws)
+	}
+	ln, err := listenOn(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port)), ws)
+	if err != nil {
+		if ln4, err4 := listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.Port)), ws); err4 == nil {
+			return ln4, nil
+		}
+	}
+	return ln, err
+}
+
+func listenOn(at netip.AddrPort, ws bool) (listener, error) {
+	family, sa := unix.AF_INET, unix.Sockaddr(nil)
+	if at.Addr().Is4() {
+		sa = &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+	} else {
+		six := &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
+		if zone := at.Addr().Zone(); zone != "" {
+			ifi, err := net.InterfaceByName(zone)
+			if err != nil {
+				return listener{}, err
+			}
+			six.ZoneId = uint32(ifi.Index)
+		}
+		family, sa = unix.AF_INET6, six
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return listener{}, os.NewSyscallError("socket", err)
+	}
+	ln := listener{fd: fd, ws: ws}
+	if err := ln.open(family, sa); err != nil {
+		ln.close()
+		return listener{}, err
+	}
+	return ln, nil
+}
+
+// socketOptions are set on the listener; accepted sockets inherit them, which
+// saves a system call each per accept.
+var socketOptions = []struct {
+	name              string
+	level, key, value int
+}{
+	{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+	{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},   // seconds
+	{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, // seconds
+	{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+	// keep-alive does not cover unacknowledged data; milliseconds
+	{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
+	// back-pressure reaches us early instead of megabytes in the kernel; bytes
+	{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 16 << 10},
+}
+
+func (ln *listener) open(family int, sa unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(ln.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+	}
+	if family == unix.AF_INET6 {
+		v6only := 1
+		if six := sa.(*unix.SockaddrInet6); six.Addr == [16]byte{} {
+			v6only = 0
+		}
+		if err := unix.SetsockoptInt(ln.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, v6only); err != nil {
+			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
+		}
+	}
+	for _, o := range socketOptions {
+		err := unix.SetsockoptInt(ln.fd, o.level, o.key, o.value)
+		if err != nil && err != unix.ENOPROTOOPT { // an old kernel or an emulator may lack one
+			return fmt.Errorf("setsockopt %s to %d: %w", o.name, o.value, err)
+		}
+	}
+	if err := unix.Bind(ln.fd, sa); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	if err := unix.Listen(ln.fd, backlog); err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	bound, err := unix.Getsockname(ln.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	ln.addr = addrPort(bound)
+	return nil
+}
+
+// addrPort converts a socket address; 4-in-6 becomes 4. The zone is dropped.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}

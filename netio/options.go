@@ -1,0 +1,89 @@
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"gatepost/ring"
+)
+
+// Options sets the sizes of a Server. Zero values take the default. A negative
+// timeout means never.
+type Options struct {
+	Loops          int           // epoll loops, one goroutine each; default 1
+	Scratch        int           // bytes of the ring each loop reads into; default 64 KiB
+	ReadBudget     int           // bytes read from one connection per turn; default 256 KiB
+	OutLimit       int           // unsent bytes at which Conn.High becomes true; default 256 KiB
+	PoolBytes      int           // rings lent at most, bytes over all loops; default 64 MiB, at least 4 MiB per loop
+	MaxConns       int           // connections over all loops; more are accepted and closed; default 100,000
+	IdleTimeout    time.Duration // nothing received after SetEstablished; default 3 min
+	LoginTimeout   time.Duration // from accept to SetEstablished; default 5 s
+	PartialTimeout time.Duration // an incomplete frame without progress, or of any age when the pool is used up; default 30 s
+	WaitYield      bool          // poll, yield, then block; see doc of wait
+	ProxyProtocol  bool          // every connection must begin with a PROXY v1 or v2 header
+	Logger         *slog.Logger  // default: discard
+}
+
+func (o Options) withDefaults() Options {
+	set(&o.Loops, 1)
+	set(&o.Scratch, ring.Unit)
+	set(&o.ReadBudget, 256<<10)
+	set(&o.OutLimit, 256<<10)
+	set(&o.PoolBytes, 64<<20)
+	set(&o.MaxConns, 100_000)
+	set(&o.IdleTimeout, 3*time.Minute)
+	set(&o.LoginTimeout, 5*time.Second)
+	set(&o.PartialTimeout, 30*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func (o Options) check() error {
+	switch {
+	case o.Loops < 1 || o.Loops > 1024:
+		return fmt.Errorf("cannot run %d loops: 1 to 1024 are possible", o.Loops)
+	case o.Scratch < 1 || o.Scratch > ring.Max:
+		return fmt.Errorf("cannot read into a ring of %d bytes: 1 to %d are possible", o.Scratch, ring.Max)
+	case o.ReadBudget < 1 || o.OutLimit < 1 || o.MaxConns < 1:
+		return fmt.Errorf("cannot use read budget %d, out limit %d, max connections %d: all must be above 0", o.ReadBudget, o.OutLimit, o.MaxConns)
+	case o.PoolBytes < minPool*o.Loops:
+		return fmt.Errorf("cannot run %d loops with %d bytes of rings: a loop needs %d to take one frame of 1 MiB", o.Loops, o.PoolBytes, minPool)
+	}
+	return nil
+}
+
+// minPool is the smallest ring pool of a loop in bytes: three quarters are for
+// input, and while a frame of 1 MiB arrives a ring of 256 KiB is copied into
+// one of 2 MiB.
+const minPool = 4 << 20
+
+func set[T int | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// Reasons given to OnClose besides io.EOF (the peer closed), what the handler
+// said, and system errors.
+var (
+	// ErrIdle is returned when nothing was received for IdleTimeout.
+	ErrIdle = errors.New("connection was idle too long")
+	// ErrLogin is returned when SetEstablished was not called within LoginTimeout.
+	ErrLogin = errors.New("no login in time")
+	// ErrPartial is returned when a frame stayed incomplete for PartialTimeout.
+	ErrPartial = errors.New("frame stayed incomplete too long")
+	// ErrTooLarge is returned when the handler leaves 2 MiB unconsumed without pausing.
+	ErrTooLarge = errors.New("frame is larger than the largest buffer")
+	// ErrNoBuffer is returned when bytes already read could not be kept.
+	ErrNoBuffer = errors.New("ring pool is used up")
+	// ErrStopped is returned when the loop stops.
+	ErrStopped = errors.New("server stops")
+	// ErrProxy is returned, wrapped, when a PROXY header is missing or bad.
+	ErrProxy = errors.New("bad PROXY header")
+	// ErrWebSocket is returned, wrapped, when the peer breaks RFC 6455.
+	ErrWebSocket = errors.New("bad WebSocket peer")
+)

@@ -1,0 +1,142 @@
+package session
+
+import (
+	"gatepost/message"
+	"gatepost/netio"
+	"gatepost/wukong"
+)
+
+// peer is one connection. It holds what an idle connection must cost and no
+// more: no buffer, no cipher, no map.
+type peer struct {
+	conn     *netio.Conn
+	uid      string
+	deviceID string
+	keys     wukong.Keys
+	streams  int32 // head of the list of its streams, -1 if none
+	fetching uint16
+	version  uint8
+	device   uint8
+	state    peerState
+	keyed    bool // payloads are encrypted
+	waiting  bool // reading is paused until the log takes the round's batch
+	tokens   float32
+	refilled int64 // unix ms of the last refill of tokens
+}
+
+type peerState uint8
+
+const (
+	stateNew     peerState = iota // nothing but CONNECT is accepted
+	stateLive                     // logged in
+	stateClosing                  // told to go; its frames are dropped
+)
+
+// stream is what a connection has been pushed of one channel. It exists from
+// the first push until everything is acknowledged and said to the log.
+type stream struct {
+	channel *message.Channel
+	peer    *peer
+	id      uint64 // of the connection; 0 marks a free slot
+	next    int32  // next stream of the same connection, or next free slot
+
+	// sent is what is pushed and not acknowledged, in order; head is its
+	// first live element.
+	sent []sentSeq
+	head int
+	last uint64 // newest sequence pushed
+
+	// cursor is the newest sequence below which everything pushed is
+	// acknowledged; proposed is what the log knows of it. Invariant:
+	// proposed <= cursor <= last. frozen: a message ran out of tries, so the
+	// cursor stays before it until the next connect.
+	cursor   uint64
+	proposed uint64
+	frozen   bool
+	dirty    bool // in Gate.dirty
+
+	// behind: pushes stopped. from is the first sequence not pushed, seen the
+	// newest known to exist. Invariant while behind: last < from.
+	behind   bool
+	fetching bool
+	from     uint64
+	seen     uint64
+}
+
+type sentSeq struct {
+	seq   uint64
+	acked bool
+}
+
+// pushed notes that seq left for the connection.
+func (s *stream) pushed(seq uint64) {
+	s.last = max(s.last, seq)
+	if !s.frozen {
+		s.sent = append(s.sent, sentSeq{seq: seq})
+	}
+}
+
+// passed notes that seq needs no push: the device sent it, or it expired.
+func (s *stream) passed(seq uint64) {
+	s.last = max(s.last, seq)
+	if s.frozen {
+		return
+	}
+	s.sent = append(s.sent, sentSeq{seq: seq, acked: true})
+	s.settle()
+}
+
+// acked notes an acknowledgement and moves the cursor over what is settled.
+func (s *stream) acked(seq uint64) {
+	for i := s.head; i < len(s.sent); i++ {
+		if s.sent[i].seq == seq {
+			s.sent[i].acked = true
+			break
+		}
+		if s.sent[i].seq > seq {
+			break
+		}
+	}
+	s.settle()
+}
+
+func (s *stream) settle() {
+	for s.head < len(s.sent) && s.sent[s.head].acked {
+		s.cursor = max(s.cursor, s.sent[s.head].seq)
+		s.head++
+	}
+	switch {
+	case s.head == len(s.sent):
+		s.sent, s.head = s.sent[:0], 0
+	case s.head > 64 && s.head > len(s.sent)/2:
+		s.sent = s.sent[:copy(s.sent, s.sent[s.head:])]
+		s.head = 0
+	}
+}
+
+// outstanding reports whether seq is pushed and waits for its acknowledgement.
+func (s *stream) outstanding(seq uint64) bool {
+	for i := s.head; i < len(s.sent) && s.sent[i].seq <= seq; i++ {
+		if s.sent[i].seq == seq {
+			return !s.sent[i].acked
+		}
+	}
+	return false
+}
+
+// giveUp freezes the cursor: what is not acknowledged now is pushed again
+// after the next connect.
+func (s *stream) giveUp() {
+	s.frozen = true
+	s.sent, s.head = s.sent[:0], 0
+}
+
+// fallBack stops pushing before seq.
+func (s *stream) fallBack(seq uint64) {
+	if !s.behind {
+		s.behind, s.from, s.seen = true, seq, seq
+		return
+	}
+	s.from = min(s.from, seq)
+	s.seen = max(s.seen, seq)
+}
