@@ -121,8 +121,10 @@ type broker struct {
 	env           []string
 	shell         string // run before exec, such as "ulimit -n 100"
 	encrypted     bool
-	tcp, ws, http string
+	tcp, ws, http string    // where it listens now
+	want          [3]string // the addresses asked for
 	cmd           *exec.Cmd
+	ready         chan struct{} // closed when it says so
 	exited        chan struct{}
 	exit          error // valid once exited is closed
 	log           *logBuffer
@@ -139,7 +141,7 @@ func withShell(line string) option { return func(b *broker) { b.shell = line } }
 func inDir(dir string) option      { return func(b *broker) { b.dir = dir } }
 func encryption(on bool) option    { return func(b *broker) { b.encrypted = on } }
 func fixedPorts(t testing.TB) option {
-	return func(b *broker) { b.tcp, b.ws, b.http = freeAddr(t), freeAddr(t), freeAddr(t) }
+	return func(b *broker) { b.want = [3]string{freeAddr(t), freeAddr(t), freeAddr(t)} }
 }
 
 // freeAddr finds a port below the ephemeral range, so that it is still free
@@ -160,8 +162,9 @@ func freeAddr(t testing.TB) string {
 func start(t testing.TB, options ...option) *broker {
 	t.Helper()
 	b := &broker{t: t, encrypted: true, log: &logBuffer{}}
-	any := "127.0.0.1:0"
-	b.tcp, b.ws, b.http = any, any, any
+	for i := range b.want {
+		b.want[i] = "127.0.0.1:0"
+	}
 	for _, o := range options {
 		o(b)
 	}
@@ -180,10 +183,7 @@ func start(t testing.TB, options ...option) *broker {
 		})
 	}
 	t.Cleanup(func() {
-		if b.cmd != nil {
-			b.signal(syscall.SIGKILL)
-			<-b.exited
-		}
+		b.end()
 		if t.Failed() {
 			t.Logf("output of the broker, end of it:\n%s", tail(b.log.String(), 60))
 		}
@@ -206,7 +206,24 @@ func (b *broker) start() {
 }
 
 func (b *broker) tryStart() error {
-	args := []string{"run", "--data", b.dir, "--tcp", b.tcp, "--ws", b.ws, "--http", b.http}
+	if err := b.launch(); err != nil {
+		return err
+	}
+	select {
+	case <-b.ready:
+		return nil
+	case <-b.exited:
+		return fmt.Errorf("broker ended before it was ready: %v", b.cmd.ProcessState)
+	case <-time.After(never):
+		b.signal(syscall.SIGQUIT)
+		<-b.exited
+		return errors.New("broker does not get ready")
+	}
+}
+
+// launch starts the process and does not wait until it is ready.
+func (b *broker) launch() error {
+	args := []string{"run", "--data", b.dir, "--tcp", b.want[0], "--ws", b.want[1], "--http", b.want[2]}
 	if b.encrypted {
 		args = append(args, "--encryption", "on")
 	} else {
@@ -225,12 +242,14 @@ func (b *broker) tryStart() error {
 	}
 	b.cmd.Stdout, b.cmd.Stderr = w, b.log
 	fmt.Fprintf(b.log, "--- start %s\n", strings.Join(b.cmd.Args, " "))
-	if err := b.cmd.Start(); err != nil {
+	err = b.cmd.Start()
+	w.Close()
+	if err != nil {
+		out.Close()
 		return fmt.Errorf("cannot start: %w", err)
 	}
-	w.Close()
-	b.exited = make(chan struct{})
-	ready := make(chan struct{})
+	b.exited, b.ready = make(chan struct{}), make(chan struct{})
+	ready := b.ready
 	var printed sync.WaitGroup
 	printed.Add(1)
 	go func() { // stdout: addresses, then the log
@@ -263,7 +282,7 @@ func (b *broker) tryStart() error {
 		}
 		io.Copy(io.Discard, out)
 	}()
-	cmd, exited, isReady := b.cmd, b.exited, ready
+	cmd, exited := b.cmd, b.exited
 	go func() {
 		err := cmd.Wait()
 		printed.Wait()
@@ -271,16 +290,7 @@ func (b *broker) tryStart() error {
 		fmt.Fprintf(b.log, "--- exit: %v\n", cmd.ProcessState)
 		close(exited)
 	}()
-	select {
-	case <-isReady:
-		return nil
-	case <-exited:
-		return fmt.Errorf("broker ended before it was ready: %v", cmd.ProcessState)
-	case <-time.After(never):
-		b.signal(syscall.SIGQUIT)
-		<-exited
-		return errors.New("broker does not get ready")
-	}
+	return nil
 }
 
 func (b *broker) pid() int { return b.cmd.Process.Pid }
@@ -291,6 +301,13 @@ func (b *broker) signal(s os.Signal) { b.cmd.Process.Signal(s) }
 func (b *broker) kill() {
 	b.signal(syscall.SIGKILL)
 	<-b.exited
+}
+
+// end kills the process if it still runs.
+func (b *broker) end() {
+	if b.exited != nil {
+		b.kill()
+	}
 }
 
 // stop asks politely and wants a clean exit.
@@ -361,20 +378,6 @@ func (b *broker) channel(id string, members ...string) {
 	b.post("/channel", object{"channel_id": id, "channel_type": group, "subscribers": members})
 }
 
-// varz reads /varz.
-func (b *broker) varz() map[string]any {
-	b.t.Helper()
-	code, text, err := b.call("GET", "/varz", nil)
-	v := map[string]any{}
-	if err == nil && code == 200 {
-		err = json.Unmarshal([]byte(text), &v)
-	}
-	if err != nil || code != 200 {
-		b.t.Fatalf("/varz: %d %v %s", code, err, text)
-	}
-	return v
-}
-
 // status reads a size in KiB from /proc/PID/status and returns bytes.
 func (b *broker) status(key string) int64 {
 	b.t.Helper()
@@ -427,11 +430,21 @@ func files(t testing.TB, dir string) []string {
 	return paths
 }
 
-// needRoot skips what only root can do.
+// unable skips what this machine cannot do, or fails if it was said that the
+// machine can do everything.
+func unable(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("GATEPOST_STRICT") == "1" {
+		t.Fatalf("GATEPOST_STRICT=1, but this machine cannot: "+format, args...)
+	}
+	t.Skipf("not on this machine: "+format, args...)
+}
+
+// needRoot is for what only root can do.
 func needRoot(t testing.TB, why string) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skipf("needs root: %s", why)
+		unable(t, "%s needs root", why)
 	}
 }
 
@@ -443,4 +456,21 @@ func command(t testing.TB, name string, args ...string) string {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// cpuTime is how long the broker has been on a processor.
+func cpuTime(t testing.TB, b *broker) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	word := strings.Fields(rest)
+	user, err1 := strconv.Atoi(word[11])
+	system, err2 := strconv.Atoi(word[12])
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }

@@ -373,14 +373,26 @@ func (c *client) recvWithin(d time.Duration) *recv {
 	return m
 }
 
-// silent fails if a RECV arrives. It asks the server for a PONG first, which
-// is behind every RECV of the same round, and then waits a little more.
+// silent fails if one of the clients receives anything. It asks the server for
+// PONGs first, which are behind every RECV of the same round, and then waits a
+// little more.
+func silent(t testing.TB, clients ...*client) {
+	t.Helper()
+	for _, c := range clients {
+		c.ping(t)
+	}
+	wait := 150 * time.Millisecond
+	for _, c := range clients {
+		if m := c.recvWithin(wait); m != nil {
+			t.Fatalf("%s: unexpected %v", c.uid, m)
+		}
+		wait = time.Millisecond
+	}
+}
+
 func (c *client) silent(t testing.TB) {
 	t.Helper()
-	c.ping(t)
-	if m := c.recvWithin(150 * time.Millisecond); m != nil {
-		t.Fatalf("%s: unexpected %v", c.uid, m)
-	}
+	silent(t, c)
 }
 
 func (c *client) ping(t testing.TB) {

@@ -3,18 +3,24 @@
 //
 // It imports nothing of the broker. The Go client (wire_test.go,
 // client_test.go, ws_test.go) was written from the protocol description alone,
-// so that a mistake in the broker's codec is not repeated here; package
-// jssdk drives the official JavaScript SDK, a client nobody here wrote.
+// so that a mistake in the broker's codec is not repeated here; jssdk
+// drives the official JavaScript SDK, a client nobody here wrote.
 //
 // Every rig that looks for losses has a control that proves it can find one:
-// see power_test.go, where the same rig run without syncs must report losses.
+// TestPowerCutControl runs the power cut without syncs and must see losses, and
+// the TestRig tests show the rigs what they are there to find.
 //
 // Environment:
 //
-//	GATEPOST_BIN     path of a binary to test; without it the package builds one
-//	GATEPOST_SEED    seed of all random choices; printed by every run
-//	GATEPOST_SOAK=1  the long form: more rounds, more streams, more messages
-//	GATEPOST_KEEP=1  keep data directories and logs of failed tests
+//	GATEPOST_BIN       path of a binary to test; without it one is built
+//	GATEPOST_SEED      seed of all random choices; printed by every run
+//	GATEPOST_SOAK=1    the long form: more rounds, streams and messages
+//	GATEPOST_STRICT=1  a test that this machine cannot run (no root, no loop
+//	                   devices, no Node) fails instead of being skipped
+//	GATEPOST_KEEP=1    keep the data directories of failed tests
+//
+// The long form takes longer than the ten minutes after which go test gives
+// up: run it with -timeout 3h.
 //
 // Owner of a broker process: the test that started it; t.Cleanup stops it.
 // Nothing here asserts how long something took: waits have limits that say

@@ -25,6 +25,9 @@ func TestVersions(t *testing.T) {
 		for _, ws := range []bool{false, true} {
 			for from := byte(1); from <= 6; from++ {
 				for to := byte(1); to <= 6; to++ {
+					if !soak && from != to && from != 5 && to != 5 {
+						continue
+					}
 					n++
 					conversation(t, b, n, dialer{version: from, ws: ws}, dialer{version: to, ws: ws != (n%2 == 0)})
 				}
@@ -96,9 +99,7 @@ func conversation(t *testing.T, b *broker, n int, from, to dialer) {
 	for _, c := range []*client{alice, tablet} {
 		same(t, c, recv{flags: flagRedDot, from: to.uid, channel: g, kind: group, no: "g", id: a.id, seq: 1, payload: []byte("to all")}, before)
 	}
-	alice.silent(t)
-	bob.silent(t)
-	tablet.silent(t)
+	silent(t, alice, bob, tablet)
 	for _, c := range []*client{alice, bob, tablet} {
 		c.hangUp(t, b)
 	}

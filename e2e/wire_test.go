@@ -43,6 +43,7 @@ const (
 	settingReceipt   = 0x80
 	settingNoEncrypt = 0x10
 	settingTopic     = 0x08
+	settingStream    = 0x02
 
 	reasonSuccess       = 1
 	reasonAuthFail      = 2
@@ -210,7 +211,8 @@ func parseConnack(f frame, version byte) (a connack, err error) {
 type send struct {
 	flags, setting byte
 	seq            uint32
-	no, channel    string
+	no, stream     string
+	channel        string
 	kind           byte
 	expire         uint32
 	topic          string
@@ -223,6 +225,9 @@ func (s send) append(dst []byte, version byte) []byte {
 	b = append(b, s.setting)
 	b = binary.BigEndian.AppendUint32(b, s.seq)
 	b = appendStr(b, s.no)
+	if hasStream(version, s.setting) {
+		b = appendStr(b, s.stream)
+	}
 	b = appendStr(b, s.channel)
 	b = append(b, s.kind)
 	if version >= 3 {
@@ -234,6 +239,11 @@ func (s send) append(dst []byte, version byte) []byte {
 	}
 	b = append(b, s.payload...)
 	return appendFrame(dst, typeSend, s.flags, b)
+}
+
+// hasStream reports whether SEND and RECV have stream fields.
+func hasStream(version, setting byte) bool {
+	return version >= 2 && version < 5 && setting&settingStream != 0
 }
 
 type sendack struct {
@@ -260,6 +270,9 @@ type recv struct {
 	kind           byte
 	expire         uint32
 	no             string
+	streamFlag     byte
+	stream         string
+	streamID       uint64
 	id             int64
 	seq            uint32
 	timestamp      int32
@@ -270,6 +283,9 @@ type recv struct {
 func (m *recv) dup() bool { return m.flags&flagDUP != 0 }
 
 func (m *recv) String() string {
+	if m == nil {
+		return "nothing"
+	}
 	return fmt.Sprintf("RECV{from %q channel %q/%d no %q seq %d id %d flags %#x %d bytes}", m.from, m.channel, m.kind, m.no, m.seq, m.id, m.flags, len(m.payload))
 }
 
@@ -283,6 +299,9 @@ func parseRecv(f frame, version byte, c *box) (m recv, err error) {
 		m.expire = r.u32()
 	}
 	m.no = r.str()
+	if hasStream(version, m.setting) {
+		m.streamFlag, m.stream, m.streamID = r.u8(), r.str(), r.u64()
+	}
 	m.id = int64(r.u64())
 	m.seq, m.timestamp = r.u32(), int32(r.u32())
 	if m.setting&settingTopic != 0 {

@@ -1,7 +1,6 @@
 package netio
 
 import (
-	"io"
 	"net/netip"
 
 	"gatepost/ring"
@@ -43,6 +42,8 @@ type Conn struct {
 	olderThan int32  // next younger one in the FIFO of incomplete frames
 	newerThan int32  // next older one
 
+	owed int32 // answers to come, see Owe
+
 	stage       stage
 	next        stage // after the PROXY header
 	used        bool
@@ -52,6 +53,7 @@ type Conn struct {
 	byHandler   bool // the handler closed it
 	readable    bool // the kernel may have bytes
 	hup         bool // the peer will send no more: read to the end
+	ended       bool // the peer sent all: close when the output is empty
 	paused      bool
 	again       bool // deliver what is in the ring though nothing new came
 	progress    bool // Discard was called
@@ -87,7 +89,8 @@ func (c *Conn) SetEstablished() {
 }
 
 // Peek returns the received bytes that were not discarded, or nil. The slice
-// is valid until Discard or the end of the callback.
+// is valid until Discard or the end of the callback. Call it in OnRead only:
+// elsewhere what Discard empties would keep its ring until bytes arrive.
 func (c *Conn) Peek() []byte {
 	if c.in == nil || c.closing {
 		return nil
@@ -118,7 +121,7 @@ func (c *Conn) Discard(n int) {
 // by TCP. Nothing is lost.
 func (c *Conn) PauseRead() { c.paused = true }
 
-// ResumeRead ends PauseRead. OnRead is called in the next round when
+// ResumeRead ends PauseRead. OnRead is called in this round or the next when
 // undiscarded bytes wait, also if nothing new arrived.
 func (c *Conn) ResumeRead() {
 	if !c.paused {
@@ -129,6 +132,18 @@ func (c *Conn) ResumeRead() {
 	c.again = c.in != nil
 	if c.again || c.readable {
 		c.loop.later(c)
+	}
+}
+
+// Owe says that n more answers are being made elsewhere, or with n below 0 that
+// so many were given. A peer that closed its side gets those it waits for: the
+// connection stays open until nothing is owed and nothing unsent, or nothing
+// moved for PartialTimeout. A handler that answers in the callback, or does not
+// care, need not call it.
+func (c *Conn) Owe(n int) {
+	c.owed += int32(n)
+	if c.ended && c.owed <= 0 {
+		c.markDirty()
 	}
 }
 
@@ -149,21 +164,44 @@ func (c *Conn) High() bool { return c.Pending() >= c.loop.server.opt.OutLimit }
 
 // Out returns n bytes to fill at the end of the output; Commit says how many
 // were. It returns nil when the output would exceed 2 MiB, when the
-// connection is closing or dead, or when the pool is used up: then OnWritable
-// follows when rings came back. The slice is valid until the next call on c.
+// connection is closing, or when the pool is used up: then OnWritable follows
+// when rings came back. The slice is valid until the next call on any
+// connection of the loop.
 func (c *Conn) Out(n int) []byte {
 	if c.closing || n < 0 {
 		return nil
 	}
-	return c.grow(n)
+	if c.ws == nil {
+		return c.room(n)
+	}
+	if c.ws.closeSent {
+		return nil
+	}
+	head := headerSize(n)
+	p := c.room(head + n)
+	if p == nil {
+		return nil
+	}
+	c.ws.head = uint8(head)
+	return p[head:]
 }
 
 // Commit adds the first n bytes of what Out returned to the output. They are
-// written at the end of the round.
+// written at the end of the round. On a WebSocket they are one binary message,
+// complete and alone: there are clients that read one frame per message and
+// drop the rest.
 func (c *Conn) Commit(n int) {
 	if n == 0 {
 		return
 	}
+	if c.ws != nil {
+		n = c.ws.seal(c.out.Free(), n)
+	}
+	c.push(n)
+}
+
+// push is Commit without framing.
+func (c *Conn) push(n int) {
 	c.out.Commit(n)
 	c.markDirty()
 	if c.High() {
@@ -171,7 +209,7 @@ func (c *Conn) Commit(n int) {
 	}
 }
 
-// Write copies p to the output. It returns false, and writes nothing, when Out
+// Write copies p to the output, on a WebSocket as one binary message. It returns false, and writes nothing, when Out
 // would return nil.
 func (c *Conn) Write(p []byte) bool {
 	if len(p) == 0 {
@@ -213,5 +251,11 @@ func (c *Conn) markDirty() {
 	}
 }
 
-// eof says that the peer sent all it had.
-func (c *Conn) eof() { c.shut(io.EOF, false) }
+// eof says that the peer sent all it had: close when the answers are written,
+// at the end of this round unless some are owed or the peer reads slowly.
+func (c *Conn) eof() {
+	c.ended = true
+	c.last = c.loop.tick
+	c.loop.wheel.arm(c, c.loop.deadline(c))
+	c.markDirty()
+}

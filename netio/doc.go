@@ -20,9 +20,21 @@
 // dropped with its connection after PartialTimeout. A quarter of the pool is
 // kept for output.
 //
-// A round: wait for events, read and call OnRead, call OnWritable, close what
-// timed out, call OnRound, write what the round produced with one write per
-// connection, close what is to be closed.
+// A round: wait for events, accept, read and call OnRead, once per connection
+// and up to ReadBudget, call OnWritable, close what timed out, call OnRound,
+// write what the round produced with one write per connection, close what is
+// to be closed. A round that writes to more connections than there are rings
+// writes in between.
+//
+// The end: a peer that closed its side, or sent a WebSocket close frame, is read
+// to the last byte first, gets the answers that the handler made or said it
+// Owes, and is closed when they are written. What the handler gives to a peer
+// that is gone is dropped. OnClose is called once, with no callback after it.
+//
+// WebSocket: the payload of data messages is one stream under Peek, so a frame
+// of the handler may be split over messages or share one. In the other
+// direction each Commit or Write is one binary message; all of a round leave
+// in one write.
 //
 // After a crash nothing is left to recover; clients reconnect.
 package netio

@@ -142,9 +142,9 @@ func newLoop(s *Server, index int) (*Loop, error) {
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	share := int64(s.opt.PoolBytes / s.opt.Loops)
-	l.pool = ring.NewPool(share + ring.Max) // the scratch ring comes on top
+	l.pool = ring.NewPool(share + int64(ring.Size(s.opt.Scratch))) // the scratch ring comes on top
 	l.scratch, _ = l.pool.Get(s.opt.Scratch)
-	l.reserve = share/4 + ring.Max - int64(l.scratch.Cap())
+	l.reserve = share / 4
 	l.limits = newLimits(s.opt)
 	l.wheel.init(&l.slots)
 	l.publish()
@@ -172,7 +172,7 @@ func (l *Loop) Lookup(id uint64) *Conn {
 // Wake makes the loop do a round soon. It is safe anywhere, costs no system
 // call while the loop is awake, and wakes that come before the round are one.
 func (l *Loop) Wake() {
-	l.woken.Store(1)
+	l.woken.Swap(1) // Swap, here and in wait: see there
 	if !l.sleeping.CompareAndSwap(1, 0) {
 		return
 	}
@@ -232,19 +232,14 @@ func (l *Loop) round(n int) time.Duration {
 	for _, id := range l.writable.take() {
 		if c := l.slots.find(id); c != nil && c.writable {
 			c.writable = false
-			if !c.closing {
+			if !c.closing && !c.high { // full again: the next time
 				l.handler.OnWritable(c)
 			}
 		}
 	}
 	l.expire()
 	sleep := l.handler.OnRound(l.now)
-	for _, id := range l.dirty.take() {
-		if c := l.slots.find(id); c != nil && c.dirty {
-			c.dirty = false
-			l.flush(c)
-		}
-	}
+	l.flushDirty()
 	l.reap()
 	l.feed()
 	l.trim()
@@ -278,9 +273,11 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 	if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.hup = true // no further event will come: read to the end, not to a short read
 	}
-	if !c.ready {
-		l.turn(c)
+	if ev.Events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.outDead = true // it is gone; what it sent before may still be unread
+		c.markDirty()
 	}
+	l.later(c) // one turn a round, so that the read budget holds
 }
 
 // wait waits for events for at most d, below 0 without limit.
@@ -292,6 +289,9 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 // 23-50 (2-vCPU VM, Go 1.26).
 func (l *Loop) wait(d time.Duration) (int, error) {
 	if d == 0 {
+		if l.server.opt.WaitYield {
+			runtime.Gosched() // there is more of the same work: others first
+		}
 		return l.poll()
 	}
 	if l.server.opt.WaitYield {
@@ -300,7 +300,9 @@ func (l *Loop) wait(d time.Duration) (int, error) {
 		}
 		runtime.Gosched()
 	}
-	l.sleeping.Store(1)
+	// Store then Load would do by the memory model, but qemu-user lets a load
+	// pass the store before it when it runs arm64 on x86: wakes got lost.
+	l.sleeping.Swap(1)
 	if l.woken.Load() != 0 {
 		l.sleeping.Store(0)
 		return l.poll()
@@ -372,11 +374,11 @@ func (l *Loop) put(b *ring.Buffer) {
 
 // feed lets connections go on that wait for rings, when some came back.
 func (l *Loop) feed() {
+	l.publish()
 	if !l.returned {
 		return
 	}
 	l.returned = false
-	l.publish()
 	if len(l.starvedIn.ids) > 0 {
 		room := int64(0)
 		for _, id := range l.starvedIn.take() {
@@ -385,7 +387,7 @@ func (l *Loop) feed() {
 				continue
 			}
 			if need := c.need(); l.pool.Can(need, l.reserve+room) {
-				room += int64(need)
+				room += int64(ring.Size(need))
 				c.starvedIn = false
 				l.later(c)
 			} else {
@@ -426,7 +428,12 @@ func (l *Loop) trim() {
 // publish copies the pool's numbers to the counters.
 func (l *Loop) publish() {
 	s := l.pool.Stats()
-	l.stats.RingsLent.Store(s.Rings - 1) // without scratch
+	if lent := s.Rings - 1; lent != l.stats.RingsLent.Load() { // without scratch
+		l.stats.RingsLent.Store(lent)
+	}
+	if s.Mapped == l.stats.RingsMapped.Load() {
+		return
+	}
 	l.stats.RingsMapped.Store(s.Mapped)
 	if l.stats.RingsFallback.Swap(s.Fallback) == 0 && s.Fallback != 0 {
 		l.server.opt.Logger.Warn("rings are plain slices", "error", l.pool.MapError())
@@ -459,6 +466,7 @@ func (l *Loop) release() {
 		<-l.done
 	} else {
 		l.shutdown()
+		close(l.done)
 	}
 	l.mail.Lock()
 	defer l.mail.Unlock()

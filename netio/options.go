@@ -57,7 +57,7 @@ func (o Options) check() error {
 }
 
 // minPool is the smallest ring pool of a loop in bytes: three quarters are for
-// input, and while a frame of 1 MiB arrives a ring of 256 KiB is copied into
+// input, and while a frame of 1 MiB arrives a ring of 512 KiB is copied into
 // one of 2 MiB.
 const minPool = 4 << 20
 

@@ -16,7 +16,7 @@ func (l *Loop) turn(c *Conn) {
 			l.deliver(c)
 		}
 	}
-	for budget := l.server.opt.ReadBudget; c.readable && !c.paused && !c.closing; {
+	for budget := l.server.opt.ReadBudget; c.readable && !c.paused && !c.ended && !c.closing; {
 		if budget <= 0 {
 			l.later(c)
 			return
@@ -136,7 +136,7 @@ func (l *Loop) peek(c *Conn) int {
 		l.stats.BytesIn.Add(int64(taken))
 	}
 	switch {
-	case c.closing || c.paused:
+	case c.closing || c.ended || c.paused:
 		return -1
 	case taken == n:
 		if n < len(free) && !c.hup {
@@ -199,7 +199,7 @@ func (l *Loop) deliver(c *Conn) {
 
 // step lets each stage consume what it can.
 func (l *Loop) step(c *Conn) {
-	for !c.closing && !c.paused && c.in.Len() > 0 {
+	for !c.closing && !c.ended && !c.paused && c.in.Len() > 0 {
 		var err error
 		more := true
 		switch c.stage {

@@ -41,7 +41,7 @@ func (c *Conn) readUpgrade() (bool, error) {
 	}
 	c.in.Discard(n)
 	c.progress = true
-	c.ws = &webSocket{mark: -1}
+	c.ws = new(webSocket)
 	c.enter(stageFrames)
 	return true, nil
 }
@@ -52,7 +52,7 @@ func (c *Conn) answer(p []byte) bool {
 	if dst == nil {
 		return false
 	}
-	c.Commit(copy(dst, p))
+	c.push(copy(dst, p))
 	return true
 }
 

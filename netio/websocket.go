@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
-
-	"gatepost/ring"
 )
 
 // WebSocket frame, RFC 6455 section 5.2:
@@ -26,7 +24,6 @@ const (
 	opPing     = 9
 	opPong     = 10
 
-	wsHeader  = 10       // our longest header
 	wsControl = 125      // payload of a control frame at most
 	wsMessage = 16 << 20 // payload of a message at most; it is a stream, nothing keeps it whole
 
@@ -51,8 +48,9 @@ func (e *wsError) Unwrap() error { return ErrWebSocket }
 type webSocket struct {
 	parser    wsParser
 	ready     int
-	mark      int  // where in the output the open message's header goes, or -1
-	text      bool // what Text returns
+	head      uint8  // bytes kept for a header before what Out returned last
+	code      uint16 // of the peer's close frame, or 0
+	text      bool   // what Text returns
 	closeSent bool
 }
 
@@ -218,7 +216,7 @@ func (c *Conn) readFrames() (more bool, err error) {
 	buf := c.in.Peek()
 	base, end, at := 0, w.ready, w.ready // payload is buf[base:end], raw is buf[at:]
 	fresh := false
-	for at < len(buf) && !c.closing {
+	for at < len(buf) && w.code == 0 && err == nil {
 		if fresh && w.parser.left == 0 && c.turnsType(buf[at:]) {
 			more = true
 			break
@@ -232,10 +230,9 @@ func (c *Conn) readFrames() (more bool, err error) {
 			break
 		}
 		at += skip
-		c.progress = true
 		switch {
 		case op >= opClose:
-			err = c.control(op, buf[at:at+size])
+			w.code, err = c.control(op, buf[at:at+size])
 		case base == end:
 			base, end = at, at+size
 			w.text, fresh = op == opText, true
@@ -245,20 +242,22 @@ func (c *Conn) readFrames() (more bool, err error) {
 			w.text, fresh = op == opText, true
 		}
 		at += size
-		if err != nil {
-			break
-		}
 	}
 	rest := copy(buf[end:], buf[at:])
 	c.in.Truncate(end + rest)
-	if n := c.in.Len(); n > 0 {
+	if c.in.Len() > 0 {
 		c.in.Discard(base)
 	}
 	w.ready = end - base
-	if w.ready > 0 && !c.closing {
+	if w.ready > 0 {
 		if e := c.loop.handler.OnRead(c); e != nil {
 			c.Close(e)
 		}
+	}
+	if w.code != 0 && !c.closing && (!c.paused || w.ready == 0) { // the answers first, then the goodbye
+		c.sendControl(opClose, []byte{byte(w.code >> 8), byte(w.code)})
+		w.closeSent = true
+		c.eof()
 	}
 	return more, err
 }
@@ -269,8 +268,9 @@ func (c *Conn) turnsType(raw []byte) bool {
 	return op == opText && !c.ws.text || op == opBinary && c.ws.text
 }
 
-// control handles a control frame.
-func (c *Conn) control(op int, payload []byte) error {
+// control handles a control frame. It returns the code to close with when it
+// is a close frame.
+func (c *Conn) control(op int, payload []byte) (code uint16, err error) {
 	switch op {
 	case opPing:
 		// A client that pings and does not read gets no more answers than the
@@ -279,24 +279,21 @@ func (c *Conn) control(op int, payload []byte) error {
 			c.sendControl(opPong, payload)
 		}
 	case opClose:
-		code := uint16(closeNormal)
-		switch {
-		case len(payload) == 1:
-			return &wsError{closeProtocol, "a close code of one byte"}
-		case len(payload) >= 2:
-			code = binary.BigEndian.Uint16(payload)
-			if !validClose(code) {
-				return &wsError{closeProtocol, fmt.Sprintf("close code %d", code)}
-			}
-			if !utf8.Valid(payload[2:]) {
-				return &wsError{closeUTF8, "a close reason is not UTF-8"}
-			}
+		if len(payload) == 0 {
+			return closeNormal, nil
 		}
-		c.ws.closeSent = true
-		c.sendControl(opClose, []byte{byte(code >> 8), byte(code)})
-		c.eof()
+		if len(payload) == 1 {
+			return 0, &wsError{closeProtocol, "a close code of one byte"}
+		}
+		code = binary.BigEndian.Uint16(payload)
+		if !validClose(code) {
+			return 0, &wsError{closeProtocol, fmt.Sprintf("close code %d", code)}
+		}
+		if !utf8.Valid(payload[2:]) {
+			return 0, &wsError{closeUTF8, "a close reason is not UTF-8"}
+		}
 	}
-	return nil
+	return code, nil
 }
 
 func validClose(code uint16) bool {
@@ -312,16 +309,13 @@ func validClose(code uint16) bool {
 // sendControl puts a control frame behind the output, or nothing if there is
 // no room.
 func (c *Conn) sendControl(op byte, payload []byte) {
-	if c.out != nil {
-		c.ws.finish(c.out)
-	}
 	dst := c.room(2 + len(payload))
 	if dst == nil {
 		return
 	}
 	dst[0], dst[1] = 0x80|op, byte(len(payload))
 	copy(dst[2:], payload)
-	c.Commit(2 + len(payload))
+	c.push(2 + len(payload))
 }
 
 // sendClose says why we close, once.
@@ -345,33 +339,27 @@ func (c *Conn) sendClose(reason error) {
 	c.sendControl(opClose, []byte{byte(code >> 8), byte(code)})
 }
 
-// finish puts the header before the open message. The header was reserved at
-// its longest; a shorter one leaves a gap, which at the front of the output is
-// dropped and elsewhere closed by moving the smaller side.
-func (w *webSocket) finish(out *ring.Buffer) {
-	if w.mark < 0 {
-		return
+// seal makes a message of n bytes of payload that lie behind head bytes kept
+// for its header, and returns the length of both. Where the header turned out
+// shorter, the payload moves down.
+func (w *webSocket) seal(p []byte, n int) int {
+	head := headerSize(n)
+	if head != int(w.head) {
+		copy(p[head:], p[int(w.head):int(w.head)+n])
 	}
-	mark := w.mark
-	w.mark = -1
-	p := out.Peek()
-	n := len(p) - mark - wsHeader
-	if n == 0 {
-		out.Truncate(mark)
-		return
+	appendHeader(p[:0], n)
+	return head + n
+}
+
+// headerSize returns the bytes of the header of a frame of ours.
+func headerSize(n int) int {
+	switch {
+	case n < 126:
+		return 2
+	case n < 1<<16:
+		return 4
 	}
-	var header [wsHeader]byte
-	h := appendHeader(header[:0], n)
-	gap := wsHeader - len(h)
-	if mark <= n {
-		copy(p[gap:], p[:mark])
-		copy(p[mark+gap:], h)
-		out.Discard(gap)
-		return
-	}
-	copy(p[mark:], h)
-	copy(p[mark+len(h):], p[mark+wsHeader:])
-	out.Truncate(len(p) - gap)
+	return 10
 }
 
 // appendHeader appends the header of a final binary frame of n bytes.

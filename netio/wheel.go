@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"io"
 	"math/bits"
 	"time"
 )
@@ -145,6 +146,9 @@ func (l *Loop) deadline(c *Conn) uint32 {
 			note(c.last + l.limits.idle + 1)
 		}
 	}
+	if c.ended && l.limits.partial > 0 {
+		note(c.last + l.limits.partial + 1)
+	}
 	if c.partial && !waiting && l.limits.partial > 0 {
 		note(c.last + l.limits.partial + 1)
 	}
@@ -159,6 +163,8 @@ func (l *Loop) expire() {
 			continue
 		}
 		switch {
+		case c.ended:
+			c.shut(io.EOF, false)
 		case !c.established && l.limits.login > 0 && l.tick > c.born+l.limits.login:
 			c.shut(ErrLogin, false)
 		case c.partial && !c.paused && l.limits.partial > 0 && l.tick > c.last+l.limits.partial:

@@ -1,66 +1,85 @@
 package netio
 
 import (
+	"io"
+
 	"gatepost/ring"
 
 	"golang.org/x/sys/unix"
 )
 
-// grow returns n bytes at the end of the output, making or replacing the ring
-// as needed, or nil. On a WebSocket it opens the round's message.
-func (c *Conn) grow(n int) []byte {
-	if c.ws != nil && c.ws.mark < 0 {
-		mark := c.Pending()
-		if c.room(wsHeader+n) == nil {
-			return nil
-		}
-		c.out.Commit(wsHeader)
-		c.markDirty()
-		c.ws.mark = mark
+// room returns n bytes at the end of the output, making or replacing the ring
+// as needed, or nil.
+func (c *Conn) room(n int) []byte {
+	p, short := c.tryRoom(n)
+	if short {
+		// A round that answers more connections than there are rings writes
+		// what it has so far.
+		c.loop.flushDirty()
+		p, short = c.tryRoom(n)
 	}
-	return c.room(n)
+	if short {
+		c.loop.stats.Starved.Add(1)
+		if !c.starvedOut {
+			c.starvedOut = true
+			c.loop.starvedOut.add(c)
+		}
+	}
+	return p
 }
 
-// room is grow without framing.
-func (c *Conn) room(n int) []byte {
-	if c.outDead {
-		return nil
-	}
-	l := c.loop
+// tryRoom is room; short means that the pool is used up.
+func (c *Conn) tryRoom(n int) (p []byte, short bool) {
 	if c.out != nil {
 		if free := c.out.Free(); len(free) >= n {
-			return free[:n:n]
+			return free[:n:n], false
 		}
 	}
 	size := c.Pending() + n
 	if size < n || size > ring.Max {
-		return nil
+		return nil, false
 	}
-	b, ok := l.pool.Get(size)
+	b, ok := c.loop.pool.Get(size)
 	if !ok {
-		l.stats.Starved.Add(1)
-		if !c.starvedOut {
-			c.starvedOut = true
-			l.starvedOut.add(c)
-		}
-		return nil
+		return nil, true
 	}
 	if c.out != nil {
 		b.Commit(copy(b.Free(), c.out.Peek()))
-		l.put(c.out)
+		c.loop.put(c.out)
 	}
 	c.out = b
 	c.markDirty()
-	return b.Free()[:n:n]
+	return b.Free()[:n:n], false
 }
 
-// flush writes the output with one call and returns the ring when all is sent.
-func (l *Loop) flush(c *Conn) {
-	if c.out == nil {
-		return
+// flushDirty writes the output of all connections that have new.
+func (l *Loop) flushDirty() {
+	for _, id := range l.dirty.take() {
+		if c := l.slots.find(id); c != nil && c.dirty {
+			c.dirty = false
+			l.flush(c)
+		}
 	}
-	if c.ws != nil {
-		c.ws.finish(c.out)
+}
+
+// flush writes the output and settles what follows from its end.
+func (l *Loop) flush(c *Conn) {
+	if c.out != nil {
+		l.send(c)
+	}
+	if c.high && c.Pending() < l.server.opt.OutLimit/2 {
+		c.high = false
+		l.wantWritable(c)
+	}
+	if c.ended && c.out == nil && (c.owed <= 0 || c.outDead) {
+		c.shut(io.EOF, false)
+	}
+}
+
+// send writes the output with one call and returns the ring when all is sent.
+func (l *Loop) send(c *Conn) {
+	if c.outDead {
+		c.out.Reset() // taken all the same, so that the handler goes on to the end of the input
 	}
 	if c.out.Len() > 0 && !c.blocked {
 		p := c.out.Peek()
@@ -71,6 +90,9 @@ func (l *Loop) flush(c *Conn) {
 			l.stats.BytesOut.Add(int64(n))
 			c.out.Discard(n)
 			c.blocked = n < len(p)
+			if c.ended {
+				c.last = l.tick // it still reads
+			}
 		case err == unix.EAGAIN:
 			c.blocked = true
 		case err == unix.EINTR:
@@ -86,10 +108,6 @@ func (l *Loop) flush(c *Conn) {
 	if c.out.Len() == 0 {
 		l.put(c.out)
 		c.out = nil
-	}
-	if c.high && c.Pending() < l.server.opt.OutLimit/2 {
-		c.high = false
-		l.wantWritable(c)
 	}
 }
 
@@ -127,7 +145,11 @@ func (l *Loop) finish(c *Conn) {
 		// Closing with unread bytes sends a reset that can overtake what was
 		// just written.
 		unix.Shutdown(int(c.fd), unix.SHUT_WR)
-		unix.Read(int(c.fd), l.scratch.Free())
+		for range 16 {
+			if n, _ := unix.Read(int(c.fd), l.scratch.Free()); n < l.scratch.Cap() {
+				break
+			}
+		}
 	}
 	unix.Close(int(c.fd))
 	l.slots.give(c)

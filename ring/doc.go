@@ -8,7 +8,7 @@
 // mapping fails a plain slice that does compact stands in, counted in
 // Stats.Fallback.
 //
-// A Pool belongs to one goroutine and lends Buffers of three classes. It maps
+// A Pool belongs to one goroutine and lends Buffers of four classes. It maps
 // them in slabs: ring i of a slab occupies range i of the slab's file, so
 // neighbouring halves merge and n rings cost n+1 kernel mappings. The unit is
 // 64 KiB, which covers pages of 4, 16 and 64 KiB and the cache colours of

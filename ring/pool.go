@@ -13,8 +13,9 @@ const Max = 2 << 20
 // Mapping costs 16 us a ring in slabs, 28-36 us singly (x86-64 VM, Linux 6.18).
 const slabRings = 16
 
-// classes are the ring sizes in bytes.
-var classes = [...]int{Unit, 256 << 10, Max}
+// classes are the ring sizes in bytes. 512 KiB is for a slow reader that is held
+// back at 256 KiB and one frame.
+var classes = [...]int{Unit, 256 << 10, 512 << 10, Max}
 
 // Stats is what a pool has and lends. Sizes are in bytes.
 type Stats struct {
@@ -48,6 +49,15 @@ func NewPlainPool(limit int64) *Pool {
 	return p
 }
 
+// Size returns the bytes of the ring that Get(minSize) lends, or 0 when no ring
+// is that large.
+func Size(minSize int) int {
+	if c := classOf(minSize); c >= 0 {
+		return classes[c]
+	}
+	return 0
+}
+
 // Can says whether Get(minSize) would succeed and leave reserve bytes of the
 // limit untouched.
 func (p *Pool) Can(minSize int, reserve int64) bool {
@@ -74,6 +84,9 @@ func (p *Pool) Get(minSize int) (*Buffer, bool) {
 	p.stats.Lent += size
 	p.stats.Rings++
 	b.lent = true
+	if b.mem == nil {
+		b.mem = make([]byte, b.size)
+	}
 	if p.stats.Lent+p.stats.Dirty > p.limit {
 		p.Trim(p.limit - p.stats.Lent)
 	}
@@ -95,7 +108,7 @@ func (p *Pool) Put(b *Buffer) {
 }
 
 // Trim gives the memory of returned rings back to the system until at most
-// keep bytes of them hold any, those lent longest ago first. The rings stay
+// keep bytes of them hold any, smallest class and coldest first. The rings stay
 // mapped.
 func (p *Pool) Trim(keep int64) {
 	for c := range p.free {

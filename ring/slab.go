@@ -74,16 +74,12 @@ func (s slab) unmap() error { return unix.MunmapPtr(s.reserved, s.length) }
 // giveBack returns the memory of an unused ring to the system. MADV_DONTNEED
 // would keep the pages in the file; MADV_REMOVE frees them.
 func (b *Buffer) giveBack() {
-	if !b.mirrored {
-		b.touched = 0 // the garbage collector owns plain rings
-		return
+	if b.mirrored {
+		// A kernel without hole punching keeps the pages; they count as clean
+		// all the same, so that Trim does not try for ever.
+		unix.Madvise(b.mem[:(b.touched+Unit-1)&^(Unit-1)], unix.MADV_REMOVE)
+	} else {
+		b.mem = nil // Get makes it again
 	}
-	n := (b.touched + Unit - 1) &^ (Unit - 1)
-	if err := unix.Madvise(b.mem[:n], unix.MADV_REMOVE); err == nil {
-		b.touched = 0
-		return
-	}
-	// A kernel without hole punching keeps the pages; count them as clean so
-	// that Trim does not try for ever.
 	b.touched = 0
 }

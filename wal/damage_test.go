@@ -1,0 +1,461 @@
+package wal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"gatepost/message"
+)
+
+// edit changes the bytes of a file.
+func edit(t testing.TB, path string, change func(p []byte) []byte) {
+	t.Helper()
+	p, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, change(p), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// putHeaderCRC makes the header of frame right again.
+func putHeaderCRC(frame []byte) {
+	binary.LittleEndian.PutUint32(frame[52:], crc32.Checksum(frame[:52], castagnoli()))
+}
+
+func contents(t testing.TB, path string) []byte {
+	t.Helper()
+	p, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// written is a log of three generations with three groups each, and where the
+// entries of the files begin and end: header, three groups.
+type written struct {
+	dir    string
+	groups []string
+	ends   [4][]int // by generation
+}
+
+func writeLog(t testing.TB) *written {
+	t.Helper()
+	w := &written{dir: t.TempDir()}
+	for g := uint64(1); g <= 3; g++ {
+		l, _ := open(t, w.dir)
+		w.ends[g] = []int{0, int(l.at.end)}
+		for i := range 3 {
+			text := fmt.Sprintf("group %d of generation %d", i, g)
+			add(t, l, text)
+			w.groups = append(w.groups, text)
+			w.ends[g] = append(w.ends[g], int(l.at.end))
+		}
+		closeLog(t, l)
+	}
+	return w
+}
+
+// survivors damages a copy of w, opens it and returns the report. Exactly the
+// groups with the given indexes must be missing, it must serve, and the next
+// start must have the same groups and the new one.
+func (w *written) survivors(t testing.TB, name string, gone []uint64, harm func(file func(generation uint64) string)) Report {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(dir, os.DirFS(w.dir)); err != nil {
+		t.Fatal(err)
+	}
+	harm(func(g uint64) string { return generationFile(dir, g) })
+	var want []string
+	for i, text := range w.groups {
+		if !slices.Contains(gone, uint64(i+1)) {
+			want = append(want, text)
+		}
+	}
+	l, r := open(t, dir)
+	if !slices.Equal(r.groups, want) {
+		t.Errorf("%s: replayed %q, want %q\n%v", name, r.groups, want, r.report)
+	}
+	add(t, l, "new")
+	closeLog(t, l)
+	report := r.report
+	if l, r = open(t, dir); !slices.Equal(r.groups, append(want, "new")) {
+		t.Errorf("%s: replayed %q the second time, want %q and new\n%v", name, r.groups, want, r.report)
+	}
+	closeLog(t, l)
+	return report
+}
+
+// says fails if no gap of r has the words.
+func says(t testing.TB, r Report, words ...string) {
+	t.Helper()
+	for _, g := range r.Gaps {
+		ok := true
+		for _, w := range words {
+			ok = ok && strings.Contains(g.String(), w)
+		}
+		if ok {
+			return
+		}
+	}
+	t.Errorf("no gap says %q:\n%v", words, r)
+}
+
+func TestTailCutAnywhere(t *testing.T) {
+	w := writeLog(t)
+	ends := w.ends[3]
+	for cut := ends[2]; cut < ends[4]; cut++ {
+		gone, start := []uint64{9}, ends[3]
+		if cut < ends[3] {
+			gone, start = []uint64{8, 9}, ends[2]
+		}
+		r := w.survivors(t, fmt.Sprint("cut at ", cut), gone, func(file func(uint64) string) {
+			if err := os.Truncate(file(3), int64(cut)); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if torn := int64(cut - start); torn == 0 {
+			same(t, len(r.Gaps), 0)
+		} else if len(r.Gaps) != 1 || r.Gaps[0].Offset != int64(start) || r.Gaps[0].Bytes != torn {
+			t.Errorf("cut at %d, want one gap of %d bytes at %d: %v", cut, torn, start, r)
+		}
+	}
+}
+
+func TestMoreBytesAppended(t *testing.T) {
+	w := writeLog(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	noise := make([]byte, 5000)
+	for i := range noise {
+		noise[i] = byte(r.IntN(256))
+	}
+	whole := contents(t, generationFile(w.dir, 3))
+	for name, more := range map[string][]byte{
+		"4 KiB of zeros":              make([]byte, 4096),
+		"garbage":                     noise,
+		"one byte":                    noise[:1],
+		"a length without a body":     {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
+		"the last entry once more":    whole[w.ends[3][3]:],
+		"the end once more":           whole[len(whole)-77:],
+		"the whole file once more":    whole,
+		"a frame of a lost era":       contents(t, generationFile(w.dir, 2)),
+		"many magics":                 bytes.Repeat([]byte(magic), 100_000),
+		"zeros and then a last entry": append(make([]byte, 4096), whole[w.ends[3][3]:]...),
+	} {
+		for g := uint64(2); g <= 3; g++ { // in the newest and, ignored, in an older one
+			report := w.survivors(t, name, nil, func(file func(uint64) string) {
+				edit(t, file(g), func(p []byte) []byte { return append(p, more...) })
+			})
+			want := []Gap(nil)
+			if g == 3 {
+				want = []Gap{{Offset: int64(len(whole)), Bytes: int64(len(more))}}
+			}
+			for i := range report.Gaps {
+				report.Gaps[i].File, report.Gaps[i].Reason = "", ""
+			}
+			same(t, report.Gaps, want)
+		}
+	}
+}
+
+func TestEachBitOfAFrameHeaderFlipped(t *testing.T) {
+	w := writeLog(t)
+	each := func(bit int) int {
+		if bit%8 == bit/8%8 {
+			return 7
+		}
+		return 3
+	}
+	for bit := range (2 + headerSize) * 8 { // with the length in front of it, 2 bytes of a group and 1 of a header
+		flip := func(g uint64, entry int) func(func(uint64) string) {
+			return func(file func(uint64) string) {
+				edit(t, file(g), func(p []byte) []byte { p[w.ends[g][entry]+bit/8] ^= 1 << (bit % 8); return p })
+			}
+		}
+		name := fmt.Sprintf("bit %d of byte %d", bit%8, bit/8)
+		lost := func(index uint64) []uint64 {
+			if bit < 16 {
+				return nil // the frame behind a damaged length is whole
+			}
+			return []uint64{index}
+		}
+		for _, c := range []struct {
+			generation uint64
+			entry      int
+			gone       []uint64
+		}{
+			{2, 0, nil}, {2, 2, lost(5)}, {3, 3, lost(9)}, // a header, in the middle, the last
+			{1, 0, nil}, {3, 0, nil}, {1, 1, lost(1)}, {2, 3, lost(6)}, // one bit of each byte will do
+		}[:each(bit)] {
+			r := w.survivors(t, name, c.gone, flip(c.generation, c.entry))
+			// Behind a damaged last frame a successor knows what is missing.
+			if len(r.Gaps) != 1 || r.Gaps[0].File == "" || r.Gaps[0].Bytes == 0 {
+				t.Errorf("%s of entry %d of generation %d: want one gap: %v", name, c.entry, c.generation, r)
+			} else if g := r.Gaps[0]; len(c.gone) > 0 && c.generation < 3 && (g.FirstIndex != c.gone[0] || g.LastIndex != c.gone[0]) {
+				t.Errorf("%s of entry %d of generation %d: want group %d named: %v", name, c.entry, c.generation, c.gone[0], r)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func TestPayloadBitFlipped(t *testing.T) {
+	w := writeLog(t)
+	for i, index := 0, uint64(1); i < 3; i++ {
+		for g := uint64(1); g <= 3; g++ {
+			index = (g-1)*3 + uint64(i) + 1
+			r := w.survivors(t, "payload", []uint64{index}, func(file func(uint64) string) {
+				edit(t, file(g), func(p []byte) []byte { p[w.ends[g][i+2]-3] ^= 4; return p })
+			})
+			if len(r.Gaps) != 1 {
+				t.Fatal(r)
+			}
+			// The header is whole: it says what it was, also of the last frame.
+			gap := r.Gaps[0]
+			gap.File, gap.Reason = "", ""
+			same(t, gap, Gap{Offset: int64(w.ends[g][i+1]), Bytes: int64(w.ends[g][i+2] - w.ends[g][i+1]), FirstIndex: index, LastIndex: index, Records: 1})
+			says(t, r, "checksum")
+		}
+	}
+}
+
+func TestPageOfZerosInTheMiddle(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	for i := range 500 {
+		add(t, l, fmt.Sprint("text ", i))
+	}
+	closeLog(t, l)
+	edit(t, generationFile(dir, 1), func(p []byte) []byte { clear(p[8192:12288]); return p })
+	l, r := open(t, dir)
+	defer closeLog(t, l)
+	if len(r.report.Gaps) != 1 {
+		t.Fatal(r.report)
+	}
+	g := r.report.Gaps[0]
+	if g.FirstIndex == 0 || g.Offset > 8192 || g.Offset+g.Bytes < 12288 || g.Bytes > 4096+300 || len(r.groups) != 500-int(g.LastIndex-g.FirstIndex+1) {
+		t.Errorf("%d groups and %v", len(r.groups), g)
+	}
+}
+
+func TestFilesMissing(t *testing.T) {
+	w := writeLog(t)
+	all := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	for g := uint64(1); g <= 3; g++ {
+		gone := all[(g-1)*3:][:3]
+		lost := fmt.Sprintf("groups %d to %d are gone", gone[0], gone[2])
+		if g == 3 {
+			lost = "no group known to be lost" // nobody knows what was in the last one
+		}
+		says(t, w.survivors(t, "file missing", gone, func(file func(uint64) string) { os.Remove(file(g)) }), lost, "missing")
+		says(t, w.survivors(t, "file empty", gone, func(file func(uint64) string) { os.Truncate(file(g), 0) }), lost, "empty")
+		says(t, w.survivors(t, "noise", gone, func(file func(uint64) string) {
+			edit(t, file(g), func(p []byte) []byte { return bytes.Repeat([]byte("noise"), len(p)/5) })
+		}), lost, "magic")
+		r := w.survivors(t, "directory missing", gone, func(file func(uint64) string) { os.RemoveAll(filepath.Dir(file(g))) })
+		if g < 3 {
+			says(t, r, lost, "missing")
+		}
+	}
+	says(t, w.survivors(t, "two directories missing", all[:6], func(file func(uint64) string) {
+		os.RemoveAll(filepath.Dir(file(1)))
+		os.RemoveAll(filepath.Dir(file(2)))
+	}), "groups 1 to 6 are gone")
+	says(t, w.survivors(t, "old file cut", all[4:6], func(file func(uint64) string) { os.Truncate(file(2), int64(w.ends[2][2])+9) }),
+		"groups 5 to 6 are gone", "cut off")
+	r := w.survivors(t, "old file cut between frames", all[4:6], func(file func(uint64) string) { os.Truncate(file(2), int64(w.ends[2][2])) })
+	says(t, r, "groups 5 to 6 are gone", "cut off")
+	says(t, w.survivors(t, "files swapped", all[:6], func(file func(uint64) string) {
+		os.Rename(file(1), file(1)+"x")
+		os.Rename(file(2), file(1))
+		os.Rename(file(1)+"x", file(2))
+	}), "frame of generation 2 in a file of generation 1")
+	if err := os.MkdirAll(filepath.Join(w.dir, logName, "lost+found"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	same(t, len(w.survivors(t, "somebody else's directory", nil, func(func(uint64) string) {}).Gaps), 0)
+}
+
+// A client sends bytes that are a frame. Behind a damaged frame they must not
+// be taken for one.
+func TestPayloadCannotPretendToBeAFrame(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	add(t, l, "a")
+	forged := batch("forged")
+	frame := append(make([]byte, headerSize), forged.Bytes()...)
+	(&header{kind: kindGroup, generation: 1, salt: 12345, index: 3, term: 1, records: 1}).seal(frame)
+	_, _, off := add(t, l, string(frame))
+	add(t, l, "c")
+	closeLog(t, l)
+	edit(t, generationFile(dir, 1), func(p []byte) []byte { p[off] ^= 1; return p })
+	l, r := open(t, dir)
+	defer closeLog(t, l)
+	same(t, r.groups, []string{"a", "c"})
+}
+
+// A frame with a right checksum and a wrong content costs only itself.
+func TestFrameThatHoldsNoRecords(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	add(t, l, "a")
+	if _, _, err := l.append(append(make([]byte, headerSize), "no records"...), 1); err != nil {
+		t.Fatal(err)
+	}
+	b := batch("x", "y")
+	if _, _, err := l.append(append(make([]byte, headerSize), b.Bytes()...), 3); err != nil {
+		t.Fatal(err)
+	}
+	add(t, l, "d")
+	closeLog(t, l)
+	l, r := open(t, dir)
+	defer closeLog(t, l)
+	same(t, r.groups, []string{"a", "d"})
+	says(t, r.report, "group 2 with 1 records is gone", "wrong content")
+	says(t, r.report, "group 3 with 3 records is gone", "2 records, the frame says 3")
+}
+
+// badSectors is a file of which the disk cannot read some.
+type badSectors struct {
+	*bytes.Reader
+	bad []int64
+}
+
+func (f badSectors) ReadAt(p []byte, off int64) (int, error) {
+	for _, b := range f.bad {
+		if b*sector < off+int64(len(p)) && off < (b+1)*sector {
+			return 0, errors.New("input/output error")
+		}
+	}
+	return f.Reader.ReadAt(p, off)
+}
+
+func TestUnreadableSectorsCostOnlyThemselves(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	for i := range 1000 {
+		add(t, l, fmt.Sprintf("text %0100d", i))
+	}
+	closeLog(t, l)
+	p := contents(t, generationFile(dir, 1))
+	s := scanner{file: badSectors{bytes.NewReader(p), []int64{3, 20}}, limit: int64(len(p)), generation: 1}
+	e, _, wrong := s.head()
+	if wrong != "" {
+		t.Fatal(wrong)
+	}
+	var groups, gaps int
+	for off, found := e.end(), true; found; off = e.end() {
+		var d damage
+		if e, _, found, d = s.group(off); found {
+			groups++
+		}
+		if d.reason != "" {
+			gaps++
+			groups += int(d.last - d.first + 1)
+			if !strings.Contains(d.reason, "input/output error") || d.end-d.start > sector+500 {
+				t.Errorf("%+v", d)
+			}
+		}
+	}
+	if groups != 1000 || gaps != 2 {
+		t.Errorf("%d groups and %d gaps, want 1000 and 2", groups, gaps)
+	}
+}
+
+// A length that lies must not cost memory.
+func TestLengthsAreNotBelieved(t *testing.T) {
+	h := header{kind: kindGroup, generation: 1, salt: 1, index: 1}
+	frame := make([]byte, headerSize)
+	h.seal(frame)
+	binary.LittleEndian.PutUint32(frame[44:], maxBody)
+	putHeaderCRC(frame)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s := scanner{file: bytes.NewReader(frame), limit: int64(len(frame)), generation: 1}
+	if _, _, wrong := s.frame(0); !strings.Contains(wrong, "torn") {
+		t.Fatal(wrong)
+	}
+	runtime.ReadMemStats(&after)
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 1<<20 {
+		t.Errorf("%d bytes allocated for a frame that is not there", allocated)
+	}
+}
+
+// Old files stay readable: one lies here for ever.
+func TestOldFormat(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "v1"))); err != nil {
+		t.Fatal(err)
+	}
+	l, r := open(t, dir)
+	defer closeLog(t, l)
+	same(t, r.groups, []string{"the first", "two in one", "the second generation"})
+	same(t, len(r.report.Gaps), 0)
+}
+
+// FuzzScanner throws any bytes at the scanner, as a file of generation 1. It
+// must end, never panic, and give groups in rising order that do not overlap.
+func FuzzScanner(f *testing.F) {
+	dir := f.TempDir()
+	l, _ := open(f, dir)
+	add(f, l, "a")
+	add(f, l, "b", "c")
+	add(f, l, strings.Repeat("d", 200))
+	closeLog(f, l)
+	p := contents(f, generationFile(dir, 1))
+	f.Add([]byte{})
+	f.Add(p)
+	f.Add(p[:len(p)-1])
+	f.Add(p[1:])
+	f.Add(append(slices.Clone(p), p...))
+	f.Add(append(slices.Clone(p), make([]byte, 100)...))
+	for i := 0; i < len(p); i += 7 {
+		q := slices.Clone(p)
+		q[i] ^= 0x10
+		f.Add(q)
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		s := scanner{file: bytes.NewReader(p), limit: int64(len(p)), generation: 1}
+		var off int64
+		if e, _, wrong := s.head(); wrong == "" {
+			off = e.end()
+		}
+		var index uint64
+		for found := true; found; {
+			var e entry
+			var body []byte
+			var d damage
+			e, body, found, d = s.group(off)
+			if d.start > d.end || d.reason != "" && d.start != off {
+				t.Fatalf("damage %+v behind %d", d, off)
+			}
+			if !found {
+				break
+			}
+			if e.start < off || e.end() > int64(len(p)) || e.index <= index && index != 0 || int(e.length) != len(body) {
+				t.Fatalf("group %+v with %d bytes behind offset %d and index %d of %d bytes", e, len(body), off, index, len(p))
+			}
+			off, index = e.end(), e.index
+			if b, err := message.Parse(body); err == nil {
+				b.Release()
+			}
+		}
+	})
+}

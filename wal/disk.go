@@ -1,0 +1,80 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockDir takes the data directory for this process until the file is closed.
+// No lock file is needed, so this works on a full disk.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cannot use the data directory %s: another process has it; is a broker running?", dir)
+		}
+		return nil, fmt.Errorf("cannot lock the data directory %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// makeDir makes dir and what is missing above it, and sees to it that all of
+// them survive a power cut.
+func makeDir(dir string) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("cannot make a directory: %w", err)
+	}
+	f, err := os.Open(parent)
+	if err != nil {
+		return fmt.Errorf("cannot open a directory to sync it: %w", err)
+	}
+	defer f.Close()
+	return syncDir(f)
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir *os.File) error {
+	// Some file systems know no sync of a directory and say so; nothing can
+	// be done about that.
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("cannot sync a directory: %w", err)
+	}
+	return nil
+}
+
+// freeBytes returns what is left for this process on the disk of dir; ok is
+// false where the file system does not know.
+func freeBytes(dir *os.File) (free int64, ok bool) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil || st.Blocks == 0 {
+		return 0, false
+	}
+	return int64(st.Bavail) * int64(st.Bsize), true
+}
+
+// isFull says whether err means that there is no space.
+func isFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// isShort says whether err means that there are no descriptors.
+func isShort(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}

@@ -1,0 +1,290 @@
+package wal
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"gatepost/message"
+)
+
+// Options say where the log is and how it grows.
+type Options struct {
+	Dir      string // data directory; the log is in its subdirectory log
+	RollSize int64  // bytes; a file that has grown to this is followed by a new generation; 0: 16 MiB
+	Headroom int64  // bytes that must stay free on the disk; 0: no such bound
+	// NoSync leaves out every sync: what was acknowledged is lost with the
+	// power. It is there so that a test can show that its rig notices.
+	NoSync bool
+	Logger *slog.Logger // nil: silent
+}
+
+// ErrDiskFull is returned while there is no space for the log. It passes.
+var ErrDiskFull = errors.New("disk is full")
+
+// ErrPoisoned is returned after a write or a sync has failed for another reason
+// than space. It stays until the process is started again.
+var ErrPoisoned = errors.New("log has failed, the process must be started again")
+
+// Log is the open log. Its Committer writes; anybody may ReadAt.
+type Log struct {
+	dir      string
+	roll     int64
+	headroom int64
+	noSync   bool
+	logger   *slog.Logger
+	lock     *os.File // the data directory
+	files    files
+
+	// The committer's goroutine owns what follows.
+	at     position // where the log ends, in memory and on disk
+	salt   uint64
+	engine engine // nil: there is no generation that may be appended to
+	rollAt int64  // size at which the next generation is tried
+	syncs  func(took time.Duration)
+
+	// The tests put their own in place of these.
+	newEngine func(dir string) (engine, error)
+	free      func(dir *os.File) (int64, bool)
+}
+
+// term is 1 as long as a box is alone.
+const term = 1
+
+// Open locks the data directory, makes it if need be, and calls replay with
+// each group in order, as one batch without origins; replay takes over the
+// reference. Then it begins a new generation, or, if the disk is full, leaves
+// that to the Committer. The report has been logged. Damage is not an error;
+// see the package comment for what is.
+func Open(o Options, replay func(message.Committed) error) (*Log, Report, error) {
+	l := newLog(o)
+	report, err := l.start(replay)
+	if err != nil {
+		l.Close()
+		return nil, report, err
+	}
+	return l, report, nil
+}
+
+func newLog(o Options) *Log {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.RollSize <= 0 {
+		o.RollSize = 16 << 20
+	}
+	return &Log{
+		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, logger: o.Logger,
+		files:     files{dir: o.Dir},
+		newEngine: openLibrary, free: freeBytes,
+	}
+}
+
+func (l *Log) start(replay func(message.Committed) error) (Report, error) {
+	if l.noSync {
+		l.logger.Warn("NOTHING IS SYNCED: what is acknowledged is lost with the power; this is for tests only")
+	}
+	err := makeDir(l.dir)
+	if err == nil {
+		l.lock, err = lockDir(l.dir)
+	}
+	if err == nil {
+		err = makeDir(filepath.Join(l.dir, logName))
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	began := time.Now()
+	w := walk{dir: l.dir, group: func(g *generation, e *entry, b *message.Batch) error {
+		err := replay(message.Committed{Index: e.index, Term: e.term, Generation: g.number, Offset: e.body, Batch: b})
+		if err != nil {
+			return fmt.Errorf("cannot replay group %d at offset %d of %s: %w", e.index, e.start, g.path, err)
+		}
+		return nil
+	}}
+	if err := w.run(); err != nil {
+		return w.report, err
+	}
+	l.at = w.seen
+	for _, g := range w.report.Gaps {
+		l.logger.Warn("log damaged", "file", g.File, "offset", g.Offset, "bytes", g.Bytes,
+			"first_lost", g.FirstIndex, "last_lost", g.LastIndex, "records_lost", g.Records, "reason", g.Reason)
+	}
+	l.logger.Info("log replayed", "generations", w.report.Generations, "groups", w.report.Frames, "records", w.report.Records,
+		"bytes", w.report.Bytes, "last_index", w.report.LastIndex, "gaps", len(w.report.Gaps), "took", time.Since(began))
+	if err := l.ready(0); err != nil && !errors.Is(err, ErrDiskFull) {
+		return w.report, err
+	} else if err != nil {
+		l.logger.Warn("log cannot be written yet", "err", err)
+	}
+	return w.report, nil
+}
+
+// ReadAt fills p from an offset of a generation, both as in a Committed. Any
+// goroutine may call it until Close. It reads what was made durable; it checks
+// nothing.
+func (l *Log) ReadAt(p []byte, generation uint64, offset int64) error {
+	return l.files.readAt(p, generation, offset)
+}
+
+// Close gives back files and the lock. The committer must have ended.
+func (l *Log) Close() error {
+	l.files.close()
+	var err error
+	if l.engine != nil {
+		err = l.engine.Close() // syncs, needlessly
+		l.engine = nil
+	}
+	if l.lock != nil {
+		err = errors.Join(err, l.lock.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot close the log: %w", err)
+	}
+	return nil
+}
+
+// append makes frame durable, whose body lies behind headerSize bytes for the
+// header, and returns its index and where the body begins. The error wraps
+// ErrDiskFull, or else the log must not be used any more.
+func (l *Log) append(frame []byte, records int) (index uint64, body int64, err error) {
+	if err := l.ready(int64(len(frame))); err != nil {
+		return 0, 0, err
+	}
+	h := header{kind: kindGroup, generation: l.at.generation, salt: l.salt, index: l.at.next, term: term, records: uint32(records)}
+	h.seal(frame)
+	if err := l.write(l.engine, l.at.generation, frame); err != nil {
+		l.giveUp()
+		return 0, 0, err
+	}
+	size, prefix := entrySize(int64(len(frame) - headerSize))
+	body = l.at.end + prefix + headerSize
+	l.at.end += size
+	l.at.next++
+	return h.index, body, nil
+}
+
+// ready sees to it that there is space for size bytes and a generation to write
+// them to. The error is as that of append.
+func (l *Log) ready(size int64) error {
+	if free, ok := l.free(l.lock); ok && free < l.headroom+size {
+		return fmt.Errorf("%w: %d bytes are free at %s, %d are needed and a headroom of %d shall stay; delete something",
+			ErrDiskFull, free, l.dir, size, l.headroom)
+	}
+	if l.engine != nil && l.at.end < l.rollAt {
+		return nil
+	}
+	err := l.begin()
+	if err != nil && l.engine != nil && (isFull(err) || isShort(err)) {
+		// Not yet begun. The generation in use is as good as before and may
+		// grow some more.
+		l.rollAt = l.at.end + l.roll/8
+		l.logger.Warn("cannot begin a generation of the log, goes on with the last", "err", err)
+		return nil
+	}
+	if isShort(err) {
+		err = fmt.Errorf("%w, or as good as full: %w", ErrDiskFull, err)
+	}
+	return err
+}
+
+// begin makes a new generation and, once that is durable, the one to write to.
+// When it fails and there was one before, that stays in use if the header of
+// the new one was not written: a header says where the one before has ended.
+func (l *Log) begin() error {
+	l.at.highest++
+	number := l.at.highest
+	dir := generationDir(l.dir, number)
+	fail := func(err error) error {
+		os.RemoveAll(dir) // as far as it goes; the next header makes it void
+		return wrapFull(fmt.Errorf("cannot begin the file %s of the log: %w", generationFile(l.dir, number), err))
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return wrapFull(fmt.Errorf("cannot begin a generation of the log: %w", err))
+	}
+	// All descriptors first: for want of one the old generation can go on.
+	names, err := os.Open(dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer names.Close()
+	above, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return fail(err)
+	}
+	defer above.Close()
+	e, err := l.newEngine(dir)
+	if err != nil {
+		return fail(err)
+	}
+	l.giveUpQuietly() // nothing is written behind the end that the header tells
+
+	var salt [8]byte
+	rand.Read(salt[:])
+	l.salt = binary.LittleEndian.Uint64(salt[:]) | 1 // 0 means not known
+	frame := make([]byte, headerSize+markSize)
+	(&mark{previous: l.at.generation, end: l.at.end, begun: time.Now().UnixMilli()}).put(frame[headerSize:])
+	(&header{kind: kindHeader, generation: number, salt: l.salt, index: l.at.next, term: term}).seal(frame)
+	err = l.write(e, number, frame)
+	if err == nil && !l.noSync {
+		if err = syncDir(names); err == nil {
+			err = syncDir(above)
+		}
+	}
+	if err != nil {
+		e.Close()
+		return fail(err)
+	}
+	l.engine = e
+	l.at.generation = number
+	l.at.end, _ = entrySize(markSize)
+	l.rollAt = l.roll
+	l.files.ahead(number)
+	return nil
+}
+
+// write is one write and one sync.
+func (l *Log) write(e engine, generation uint64, frame []byte) error {
+	if err := e.Append(frame); err != nil {
+		return wrapFull(fmt.Errorf("cannot write %d bytes to %s: %w", len(frame), generationFile(l.dir, generation), err))
+	}
+	if l.noSync {
+		return nil
+	}
+	began := time.Now()
+	if err := e.Sync(); err != nil {
+		return wrapFull(fmt.Errorf("cannot sync %s after writing %d bytes: %w", generationFile(l.dir, generation), len(frame), err))
+	}
+	if l.syncs != nil {
+		l.syncs(time.Since(began))
+	}
+	return nil
+}
+
+// giveUp leaves the generation for good after a failed write and cuts off what
+// that left behind, as far as the disk lets it.
+func (l *Log) giveUp() {
+	l.giveUpQuietly()
+	if err := os.Truncate(generationFile(l.dir, l.at.generation), l.at.end); err != nil {
+		l.logger.Warn("cannot cut off a failed write", "err", err)
+	}
+}
+
+func (l *Log) giveUpQuietly() {
+	if l.engine != nil {
+		l.engine.Close() // its error says nothing new: all that counts is synced
+		l.engine = nil
+	}
+}
+
+func wrapFull(err error) error {
+	if isFull(err) {
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	}
+	return err
+}

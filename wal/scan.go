@@ -1,0 +1,248 @@
+package wal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+const (
+	// window is how much the scanner reads at once.
+	window = 256 << 10
+	// sector is what is given up where the disk cannot read.
+	sector = 4096
+)
+
+// scanner finds the frames of one generation in its file, up to limit. It
+// believes nothing that it reads.
+type scanner struct {
+	file       io.ReaderAt
+	limit      int64
+	generation uint64
+	salt       uint64 // 0: not known yet
+	next       uint64 // index that the next group must have; 0: not known yet
+	term       uint64 // of the last group
+
+	buf    []byte // the bytes of the file from at
+	at     int64
+	failed error // last error of a read; the bytes in question count as zeros
+}
+
+// entry is a whole frame and where it lies.
+type entry struct {
+	header
+	start int64 // of the entry, which is in front of the frame
+	body  int64 // offset of the body
+}
+
+func (e *entry) end() int64 { return e.body + int64(e.length) }
+
+// damage is a stretch of a file in which no frame was found.
+type damage struct {
+	start, end  int64
+	first, last uint64 // indexes that are gone; 0: not known, or none
+	records     int64  // in them; 0: not known
+	reason      string
+}
+
+// view returns n bytes from off, valid until the next call; they lie in front
+// of the limit.
+func (s *scanner) view(off int64, n int) []byte {
+	if off < s.at || off+int64(n) > s.at+int64(len(s.buf)) {
+		size := int(min(int64(max(n, window)), s.limit-off))
+		if cap(s.buf) < size {
+			s.buf = make([]byte, size)
+		}
+		s.buf, s.at = s.buf[:size], off
+		s.fill()
+	}
+	return s.buf[off-s.at:][:n]
+}
+
+// fill reads buf. Where that fails it tries again sector by sector and puts
+// zeros for those that cannot be read; their frames then have a wrong checksum.
+func (s *scanner) fill() {
+	if n, err := s.file.ReadAt(s.buf, s.at); n == len(s.buf) {
+		return
+	} else if err == io.EOF { // shorter than a moment ago
+		clear(s.buf[n:])
+		return
+	}
+	for rest, off := s.buf, s.at; len(rest) > 0; {
+		p := rest[:min(int64(len(rest)), sector-off%sector)]
+		if n, err := s.file.ReadAt(p, off); n < len(p) {
+			clear(p)
+			s.failed = err
+		}
+		rest, off = rest[len(p):], off+int64(len(p))
+	}
+}
+
+// frame reads the frame at off. wrong says why there is none; e.header is
+// filled in all the same when that is good and says where it belongs
+// (e.version is not 0).
+func (s *scanner) frame(off int64) (e entry, body []byte, wrong string) {
+	if left := s.limit - off; left < headerSize {
+		return e, nil, fmt.Sprintf("torn: %d bytes left, a frame has %d and more", left, headerSize)
+	}
+	var h header
+	if wrong = h.decode(s.view(off, headerSize)); wrong != "" {
+		return e, nil, wrong
+	}
+	switch {
+	case h.generation != s.generation:
+		return e, nil, fmt.Sprintf("frame of generation %x in a file of generation %x", h.generation, s.generation)
+	case s.salt != 0 && h.salt != s.salt:
+		return e, nil, fmt.Sprintf("frame with salt %x in a file with salt %x", h.salt, s.salt)
+	}
+	e = entry{header: h, start: off, body: off + headerSize}
+	if h.version != version {
+		return e, nil, fmt.Sprintf("format version %d, this program knows %d", h.version, version)
+	}
+	if e.end() > s.limit {
+		return e, nil, fmt.Sprintf("torn: %d bytes left of a frame of %d", s.limit-off, headerSize+int64(h.length))
+	}
+	body = s.view(e.body, int(h.length))
+	return e, body, h.check(body)
+}
+
+// head reads the header frame at the beginning of the file and learns salt and
+// index from it.
+func (s *scanner) head() (e entry, m mark, wrong string) {
+	e, body, wrong := s.frame(1) // behind a varint below 128
+	if wrong == "" && e.kind != kindHeader {
+		wrong = fmt.Sprintf("frame of kind %d where the header should be", e.kind)
+	}
+	if wrong == "" {
+		wrong = m.decode(body)
+	}
+	if wrong == "" {
+		e.start = 0
+		s.salt, s.next = e.salt, e.index
+	}
+	return e, m, wrong
+}
+
+// group finds the first group at or behind off. d says what lies between;
+// d.reason is "" if nothing does. Without any more groups found is false and d
+// reaches to the limit. body is valid until the next call.
+func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) {
+	d = damage{start: off, end: off}
+	if off == s.limit {
+		return e, nil, false, d
+	}
+	n, prefix := s.prefix(off)
+	e, body, wrong := s.frame(off + prefix)
+	if wrong == "" {
+		if wrong = s.accept(&e, off); wrong == "" && n == uint64(headerSize+len(body)) {
+			e.start = off
+			s.took(&e)
+			return e, body, true, d
+		}
+	}
+	here := e // what the damaged frame says of itself
+	if wrong == "" {
+		wrong = fmt.Sprintf("entry says %d bytes, its frame has %d", n, headerSize+len(body))
+	}
+	if s.failed != nil {
+		wrong += "; the disk could not read all of the file: " + s.failed.Error()
+	}
+	expected := s.next
+	if e, body, found = s.search(off); found {
+		d = damage{start: off, end: e.start, reason: wrong}
+		if expected != 0 && e.index > expected {
+			d.first, d.last = expected, e.index-1
+			if d.first == d.last && here.index == d.first {
+				d.records = int64(here.records)
+			}
+		}
+		return e, body, true, d
+	}
+	d = damage{start: off, end: s.limit, reason: wrong}
+	if s.zeros(off) {
+		d.reason = "zeros up to the end: the file was made longer and never written"
+	} else if here.version != 0 && here.kind == kindGroup && (here.index == expected || expected == 0) {
+		d.first, d.last, d.records = here.index, here.index, int64(here.records)
+	}
+	return e, nil, false, d
+}
+
+// prefix reads the varint at off: its value and its length, at least 1.
+func (s *scanner) prefix(off int64) (value uint64, length int64) {
+	value, n := binary.Uvarint(s.view(off, int(min(binary.MaxVarintLen64, s.limit-off))))
+	if n <= 0 {
+		return 0, 1
+	}
+	return value, int64(n)
+}
+
+// accept says whether e, found behind off, can be the next group: indexes only
+// grow, and what was skipped had room for those that are missing.
+func (s *scanner) accept(e *entry, off int64) (wrong string) {
+	const smallest = headerSize + 1
+	if e.kind != kindGroup {
+		return fmt.Sprintf("frame of kind %d between groups", e.kind)
+	}
+	if s.next != 0 && (e.index < s.next || e.index-s.next > uint64(e.start-off)/smallest) {
+		return fmt.Sprintf("group %d where %d should be", e.index, s.next)
+	}
+	return ""
+}
+
+func (s *scanner) took(e *entry) {
+	s.salt, s.next, s.term = e.salt, e.index+1, e.term
+}
+
+// search looks at each place behind off that has the magic of a frame.
+func (s *scanner) search(off int64) (e entry, body []byte, found bool) {
+	for at := off; s.limit-at >= headerSize; {
+		p := s.ahead(at)
+		i := bytes.Index(p, []byte(magic))
+		if i < 0 {
+			at += int64(len(p)) - int64(len(magic)) + 1
+			continue
+		}
+		at += int64(i)
+		var wrong string
+		if e, body, wrong = s.frame(at); wrong == "" {
+			if size, prefix := entrySize(int64(e.length)); at-prefix >= off {
+				if n, length := s.peekPrefix(at-prefix, prefix); length == prefix && int64(n) == size-prefix {
+					e.start = at - prefix
+				}
+			}
+			if s.accept(&e, off) == "" {
+				body = s.view(e.body, int(e.length))
+				s.took(&e)
+				return e, body, true
+			}
+		}
+		at++
+	}
+	return entry{}, nil, false
+}
+
+// ahead returns what is at hand from off on, at least a header's worth unless
+// the limit is nearer.
+func (s *scanner) ahead(off int64) []byte {
+	s.view(off, int(min(headerSize, s.limit-off)))
+	return s.buf[off-s.at:]
+}
+
+// peekPrefix reads the varint of exactly length bytes at off.
+func (s *scanner) peekPrefix(off, length int64) (uint64, int64) {
+	n, got := binary.Uvarint(s.view(off, int(length)))
+	return n, int64(got)
+}
+
+// zeros says whether there is nothing but zeros from off to the limit.
+func (s *scanner) zeros(off int64) bool {
+	for off < s.limit {
+		p := s.ahead(off)
+		if len(bytes.TrimLeft(p, "\x00")) > 0 {
+			return false
+		}
+		off += int64(len(p))
+	}
+	return true
+}
