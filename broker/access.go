@@ -50,6 +50,15 @@ func (a *Access) MayPublish(channelType uint8, channelID, uid []byte) uint8 {
 	return message.ReasonChannelType
 }
 
+// Members returns how many members a group has, and whether there is one.
+func (a *Access) Members(channelID string) (int, bool) {
+	r := (*a.shards[maphash.String(a.seed, channelID)%accessShards].Load())[channelID]
+	if r == nil {
+		return 0, false
+	}
+	return len(*r.members.Load()), true
+}
+
 // set replaces the members of a group; nil removes the group. Apply only.
 func (a *Access) set(channelID string, members map[string]struct{}) {
 	shard := &a.shards[maphash.String(a.seed, channelID)%accessShards]

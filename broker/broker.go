@@ -16,7 +16,6 @@ type Options struct {
 	InboxBytes  int  // and their bytes
 	DedupWindow int  // messages whose answers are remembered
 	Master      bool // a new connection kicks those of the same user and device flag
-	MaxMembers  int  // of a group
 	Logger      *slog.Logger
 }
 
@@ -27,7 +26,7 @@ type Stats struct {
 	Duplicates atomic.Int64 // resends answered with the first answer
 	Refused    atomic.Int64 // records refused by apply or by the log
 	Pushes     atomic.Int64 // deliveries to online connections
-	Channels   atomic.Int64
+	Channels   atomic.Int64 // groups
 	Users      atomic.Int64
 	Kicks      atomic.Int64
 }
@@ -41,11 +40,18 @@ type Attach struct {
 	Device   uint8
 }
 
+// Position is how far a connection acknowledged a channel.
+type Position struct {
+	Channel *message.Channel
+	Seq     uint64
+}
+
 // event is one thing in apply's inbox.
 type event struct {
 	committed message.Committed // if Batch is not nil
 	attach    Attach
 	detach    bool
+	read      []Position // with detach
 }
 
 // Broker is the core. All fields belong to apply but for access, stats and
@@ -108,7 +114,12 @@ func (b *Broker) Commit(c message.Committed) error {
 func (b *Broker) Attach(a Attach) error { return b.inbox.Push(event{attach: a}) }
 
 // Detach takes a connection offline. UID, Loop and Conn must be those of Attach.
-func (b *Broker) Detach(a Attach) error { return b.inbox.Push(event{attach: a, detach: true}) }
+// read are positions that are on their way through the log too: said here they
+// count at once, so that a user who comes back within a sync is not pushed what
+// was acknowledged. The slice is taken over.
+func (b *Broker) Detach(a Attach, read []Position) error {
+	return b.inbox.Push(event{attach: a, detach: true, read: read})
+}
 
 // Close lets Run return when the inbox is empty.
 func (b *Broker) Close() { b.inbox.Close() }
@@ -152,7 +163,7 @@ func (b *Broker) handle(e *event) error {
 		e.committed.Batch.Release()
 		return err
 	case e.detach:
-		b.detach(&e.attach)
+		b.detach(&e.attach, e.read)
 	default:
 		b.attach(&e.attach)
 	}
@@ -370,10 +381,19 @@ func (b *Broker) attach(a *Attach) {
 	}
 }
 
-func (b *Broker) detach(a *Attach) {
+func (b *Broker) detach(a *Attach, read []Position) {
 	u := b.users[a.UID]
 	if u == nil {
 		return
+	}
+	for _, r := range read {
+		ch := b.channels[string(b.channelKey(r.Channel.Type, []byte(r.Channel.ID)))]
+		if ch == nil || ch.Channel != r.Channel {
+			continue // deleted meanwhile
+		}
+		if m := u.in[ch]; m != nil {
+			m.advance(a.Device, min(r.Seq, ch.last))
+		}
 	}
 	u.online = slices.DeleteFunc(u.online, func(c connection) bool { return c.conn == a.Conn && c.loop == a.Loop })
 	if len(u.online) == 0 {

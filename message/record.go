@@ -15,7 +15,7 @@ const (
 	// KindChannel creates a channel or changes its members; Payload is a Change.
 	KindChannel Kind = 2
 	// KindCursor moves the read position of one device class in one channel:
-	// FromUID is the user, Setting the device flag, MessageID the sequence.
+	// FromUID is the user, Device the device flag, MessageID the sequence.
 	KindCursor Kind = 3
 )
 

@@ -3,8 +3,8 @@
 // flow control.
 //
 // A Gate belongs to its loop's goroutine and implements the reactor's handler.
-// Three things of it are safe elsewhere: Post, which apply and the fetch
-// reader call, Stats, and Heartbeat. All else, the connections' state, the
+// Two things of it are safe elsewhere: Post, which apply and the fetch reader
+// call, and Stats. All else, the connections' state, the
 // in-flight table, the round's batch, is touched by the loop only, so there is
 // no lock.
 //

@@ -14,12 +14,14 @@ type peer struct {
 	deviceID string
 	keys     wukong.Keys
 	streams  int32 // head of the list of its streams, -1 if none
+	behind   int32 // number of its streams that are behind
 	fetching uint16
 	version  uint8
 	device   uint8
 	state    peerState
 	keyed    bool // payloads are encrypted
 	waiting  bool // reading is paused until the log takes the round's batch
+	deaf     bool // reading is paused until the client reads
 	tokens   float32
 	refilled int64 // unix ms of the last refill of tokens
 }

@@ -24,7 +24,8 @@ import (
 // read after it; the atomics may be touched at any time.
 type disk struct {
 	mu          sync.Mutex
-	write, sync error  // what the next ones return; a failed one stays so
+	write, sync error  // what they return
+	once        bool   // only the next sync fails
 	begin       error  // what making a generation returns
 	left        int    // bytes of a failing write that reach the file; -1: all
 	written     []byte // those bytes, with the file they went to
@@ -94,10 +95,14 @@ func (f *flaky) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	f.disk.syncs.Add(1)
-	if f.disk.sync != nil {
-		return f.disk.sync
+	err := f.disk.sync
+	if err == nil {
+		return f.engine.Sync()
 	}
-	return f.engine.Sync()
+	if f.disk.once {
+		f.disk.sync = nil
+	}
+	return err
 }
 
 // put appends p to a file, as if the disk remembered a refused write.
@@ -564,11 +569,10 @@ func TestRollThatFailsHalfWayLeavesTheOldGeneration(t *testing.T) {
 	b.commits("the text that fills it up")
 	b.propose("one more")
 	b.commits("one more")
-	d.set(func() { d.sync = unix.ENOSPC })
+	d.set(func() { d.sync, d.once = unix.ENOSPC, true })
 	size := int64(len(contents(t, generationFile(l.dir, 1))))
 	b.propose("refused")
 	b.refuses("refused", ErrDiskFull)
-	d.set(func() { d.sync = nil })
 	b.recover()
 	b.propose("again")
 	if c := b.commits("again"); c.Generation < 3 {

@@ -95,6 +95,9 @@ func (w *written) survivors(t testing.TB, name string, gone []uint64, harm func(
 	if l, r = open(t, dir); !slices.Equal(r.groups, append(want, "new")) {
 		t.Errorf("%s: replayed %q the second time, want %q and new\n%v", name, r.groups, want, r.report)
 	}
+	if newest := generationFile(dir, 4); slices.ContainsFunc(r.report.Gaps, func(g Gap) bool { return g.File >= newest }) {
+		t.Errorf("%s: a leftover is reported for ever: %v", name, r.report)
+	}
 	closeLog(t, l)
 	return report
 }
@@ -293,6 +296,27 @@ func TestFilesMissing(t *testing.T) {
 	same(t, len(w.survivors(t, "somebody else's directory", nil, func(func(uint64) string) {}).Gaps), 0)
 }
 
+// What a start on a full disk or a crash at the wrong moment left behind is
+// mentioned by the next start, and by no other.
+func TestLeftoversAreReportedOnce(t *testing.T) {
+	w := writeLog(t)
+	for _, junk := range [][]byte{nil, []byte("junk"), contents(t, generationFile(w.dir, 3))[:40]} {
+		r := w.survivors(t, "leftover", nil, func(file func(uint64) string) {
+			for _, g := range []uint64{4, 7} {
+				if err := os.MkdirAll(filepath.Dir(file(g)), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(file(7), junk, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if len(r.Gaps) != 2 {
+			t.Errorf("want both leftovers mentioned: %v", r)
+		}
+	}
+}
+
 // A client sends bytes that are a frame. Behind a damaged frame they must not
 // be taken for one.
 func TestPayloadCannotPretendToBeAFrame(t *testing.T) {
@@ -330,6 +354,100 @@ func TestFrameThatHoldsNoRecords(t *testing.T) {
 	same(t, r.groups, []string{"a", "d"})
 	says(t, r.report, "group 2 with 1 records is gone", "wrong content")
 	says(t, r.report, "group 3 with 3 records is gone", "2 records, the frame says 3")
+}
+
+// Whatever is done to a file, a frame that was not touched is found, in order,
+// and each one that is missing is in a gap.
+func TestRandomDamage(t *testing.T) {
+	for range 200 {
+		seed := rand.Uint64()
+		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { randomDamage(t, rand.New(rand.NewPCG(seed, 0))) }) {
+			return
+		}
+	}
+}
+
+func randomDamage(t *testing.T, r *rand.Rand) {
+	// The file is made of pieces: entries, and later what stands in for them.
+	var pieces [][]byte
+	const frames, salt = 60, 99
+	piece := func(kind uint8, index uint64, body []byte) []byte {
+		frame := append(make([]byte, headerSize), body...)
+		(&header{kind: kind, generation: 1, salt: salt, index: index, term: 1, records: 1}).seal(frame)
+		return append(binary.AppendUvarint(nil, uint64(len(frame))), frame...)
+	}
+	pieces = append(pieces, piece(kindHeader, 1, make([]byte, markSize)))
+	for i := range uint64(frames) {
+		body := make([]byte, 1+r.IntN(400))
+		for j := range body {
+			body[j] = "gpwf\x00\x01"[r.IntN(6)]
+		}
+		pieces = append(pieces, piece(kindGroup, i+1, body))
+	}
+	touched := map[int]bool{}
+	for range 1 + r.IntN(8) {
+		i := r.IntN(len(pieces))
+		p := slices.Clone(pieces[i])
+		what := r.IntN(5)
+		touched[i] = touched[i] || what < 4
+		switch at := r.IntN(len(p)); what {
+		case 0:
+			p[at] ^= 1 << r.IntN(8)
+		case 1:
+			clear(p[at:])
+		case 2:
+			p = p[:at]
+		case 3:
+			p = slices.Insert(p, at, pieces[r.IntN(len(pieces))][:4]...)
+		case 4: // an old one once more, whole: it is no damage to this one
+			p = append(p, pieces[r.IntN(i+1)]...)
+		}
+		if len(p) == 0 {
+			p = []byte{0}
+		}
+		pieces[i] = p
+	}
+	file := bytes.Join(pieces, nil)
+	s := scanner{file: bytes.NewReader(file), limit: int64(len(file)), generation: 1}
+	var off int64
+	if e, _, wrong := s.head(); wrong == "" {
+		off = e.end()
+	}
+	seen, lost := map[int]bool{}, map[int]bool{}
+	last, skipped := 0, off
+	for found := true; found; {
+		var e entry
+		var d damage
+		e, _, found, d = s.group(off)
+		skipped += d.end - d.start
+		for i := d.first; i != 0 && i <= d.last; i++ {
+			lost[int(i)] = true
+		}
+		if !found {
+			break
+		}
+		if int(e.index) <= last {
+			t.Fatalf("group %d behind %d", e.index, last)
+		}
+		last = int(e.index)
+		seen[last] = true
+		skipped += e.end() - e.start
+		off = e.end()
+	}
+	if skipped != int64(len(file)) {
+		t.Errorf("frames and gaps are %d bytes of a file of %d", skipped, len(file))
+	}
+	for i := 1; i <= frames; i++ {
+		if !touched[i] && !seen[i] {
+			t.Errorf("group %d was not touched and is not found", i)
+		}
+		if touched[0] && i < 5 {
+			continue // without the header nobody knows that it begins with 1
+		}
+		if i < last && seen[i] == lost[i] {
+			t.Errorf("group %d: found %t, in a gap %t", i, seen[i], lost[i])
+		}
+	}
 }
 
 // badSectors is a file of which the disk cannot read some.
@@ -410,8 +528,32 @@ func TestOldFormat(t *testing.T) {
 	same(t, len(r.report.Gaps), 0)
 }
 
+// repaired makes the checksums right of everything that begins like a frame,
+// the last first, so that those inside others come out right too.
+func repaired(p []byte) []byte {
+	p = slices.Clone(p)
+	for end := len(p); ; {
+		i := bytes.LastIndex(p[:end], []byte(magic))
+		if i < 0 {
+			return p
+		}
+		end = i
+		frame := p[i:]
+		if len(frame) < headerSize {
+			continue
+		}
+		if n := int64(binary.LittleEndian.Uint32(frame[44:])); n <= int64(len(frame)-headerSize) {
+			crc := crc32.Checksum(frame[:48], castagnoli())
+			binary.LittleEndian.PutUint32(frame[48:], crc32.Update(crc, castagnoli(), frame[headerSize:][:n]))
+		}
+		putHeaderCRC(frame)
+	}
+}
+
 // FuzzScanner throws any bytes at the scanner, as a file of generation 1. It
 // must end, never panic, and give groups in rising order that do not overlap.
+// With repair the checksums are made right, so that what is behind them is
+// reached too.
 func FuzzScanner(f *testing.F) {
 	dir := f.TempDir()
 	l, _ := open(f, dir)
@@ -420,18 +562,23 @@ func FuzzScanner(f *testing.F) {
 	add(f, l, strings.Repeat("d", 200))
 	closeLog(f, l)
 	p := contents(f, generationFile(dir, 1))
-	f.Add([]byte{})
-	f.Add(p)
-	f.Add(p[:len(p)-1])
-	f.Add(p[1:])
-	f.Add(append(slices.Clone(p), p...))
-	f.Add(append(slices.Clone(p), make([]byte, 100)...))
-	for i := 0; i < len(p); i += 7 {
-		q := slices.Clone(p)
-		q[i] ^= 0x10
-		f.Add(q)
+	for _, repair := range []bool{false, true} {
+		f.Add([]byte{}, repair)
+		f.Add(p, repair)
+		f.Add(p[:len(p)-1], repair)
+		f.Add(p[1:], repair)
+		f.Add(append(slices.Clone(p), p...), repair)
+		f.Add(append(slices.Clone(p), make([]byte, 100)...), repair)
+		for i := 0; i < len(p); i += 7 {
+			q := slices.Clone(p)
+			q[i] ^= 0x10
+			f.Add(q, repair)
+		}
 	}
-	f.Fuzz(func(t *testing.T, p []byte) {
+	f.Fuzz(func(t *testing.T, p []byte, repair bool) {
+		if repair {
+			p = repaired(p)
+		}
 		s := scanner{file: bytes.NewReader(p), limit: int64(len(p)), generation: 1}
 		var off int64
 		if e, _, wrong := s.head(); wrong == "" {

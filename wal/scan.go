@@ -22,7 +22,6 @@ type scanner struct {
 	generation uint64
 	salt       uint64 // 0: not known yet
 	next       uint64 // index that the next group must have; 0: not known yet
-	term       uint64 // of the last group
 
 	buf    []byte // the bytes of the file from at
 	at     int64
@@ -135,11 +134,14 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 	n, prefix := s.prefix(off)
 	e, body, wrong := s.frame(off + prefix)
 	if wrong == "" {
-		if wrong = s.accept(&e, off); wrong == "" && n == uint64(headerSize+len(body)) {
-			e.start = off
-			s.took(&e)
-			return e, body, true, d
+		wrong = s.accept(&e)
+	}
+	if wrong == "" && n == uint64(headerSize+len(body)) {
+		if e.start = off; s.next != 0 && e.index > s.next {
+			d.first, d.last, d.reason = s.next, e.index-1, fmt.Sprintf("group %d where %d should be", e.index, s.next)
 		}
+		s.took(&e)
+		return e, body, true, d
 	}
 	here := e // what the damaged frame says of itself
 	if wrong == "" {
@@ -177,21 +179,20 @@ func (s *scanner) prefix(off int64) (value uint64, length int64) {
 	return value, int64(n)
 }
 
-// accept says whether e, found behind off, can be the next group: indexes only
-// grow, and what was skipped had room for those that are missing.
-func (s *scanner) accept(e *entry, off int64) (wrong string) {
-	const smallest = headerSize + 1
+// accept returns why e cannot be the next group, or "". Indexes only grow: what
+// is found twice was copied to where it does not belong.
+func (s *scanner) accept(e *entry) (wrong string) {
 	if e.kind != kindGroup {
 		return fmt.Sprintf("frame of kind %d between groups", e.kind)
 	}
-	if s.next != 0 && (e.index < s.next || e.index-s.next > uint64(e.start-off)/smallest) {
+	if e.index < s.next {
 		return fmt.Sprintf("group %d where %d should be", e.index, s.next)
 	}
 	return ""
 }
 
 func (s *scanner) took(e *entry) {
-	s.salt, s.next, s.term = e.salt, e.index+1, e.term
+	s.salt, s.next = e.salt, e.index+1
 }
 
 // search looks at each place behind off that has the magic of a frame.
@@ -205,16 +206,15 @@ func (s *scanner) search(off int64) (e entry, body []byte, found bool) {
 		}
 		at += int64(i)
 		var wrong string
-		if e, body, wrong = s.frame(at); wrong == "" {
+		if e, _, wrong = s.frame(at); wrong == "" {
 			if size, prefix := entrySize(int64(e.length)); at-prefix >= off {
 				if n, length := s.peekPrefix(at-prefix, prefix); length == prefix && int64(n) == size-prefix {
 					e.start = at - prefix
 				}
 			}
-			if s.accept(&e, off) == "" {
-				body = s.view(e.body, int(e.length))
+			if s.accept(&e) == "" {
 				s.took(&e)
-				return e, body, true
+				return e, s.view(e.body, int(e.length)), true
 			}
 		}
 		at++

@@ -1,0 +1,292 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"gatepost/broker"
+	"gatepost/message"
+	"gatepost/metrics"
+	"gatepost/queue"
+)
+
+// Proposer takes batches for the log; see session.Proposer.
+type Proposer interface {
+	Propose(*message.Batch) error
+}
+
+// Options are the limits of a server.
+type Options struct {
+	Outbox     int           // index of this server among the broker's outboxes
+	MaxMembers int           // of a group
+	MaxGroups  int           // of a box
+	Wait       time.Duration // for the log to take and answer a change; 0: 10 s
+	Health     func() error  // nil: well; else why not
+	Logger     *slog.Logger
+}
+
+// Server answers HTTP requests.
+type Server struct {
+	o      Options
+	core   *broker.Broker
+	log    Proposer
+	values *metrics.Registry
+	http   http.Server
+
+	mu      sync.Mutex
+	waiting map[uint64]chan uint8 // requests by Origin.Conn; guarded by mu
+	last    uint64                // id of the newest request; guarded by mu
+}
+
+const (
+	maxBody     = 1 << 20 // bytes of a request; a record takes twice as much
+	maxName     = 1024    // bytes of a channel id or a uid
+	defaultWait = 10 * time.Second
+	// changeMembers is how many members one record takes, so that records
+	// stay far below the log's limits.
+	changeMembers = 1000
+)
+
+// New returns a server. Post works at once, requests are answered from Serve on.
+func New(o Options, core *broker.Broker, log Proposer, values *metrics.Registry) *Server {
+	if o.Wait <= 0 {
+		o.Wait = defaultWait
+	}
+	s := &Server{o: o, core: core, log: log, values: values, waiting: make(map[uint64]chan uint8)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", s.health)
+	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /varz", s.varz)
+	mux.HandleFunc("POST /channel", s.change(message.OpCreate))
+	mux.HandleFunc("POST /channel/subscriber_add", s.change(message.OpAdd))
+	mux.HandleFunc("POST /channel/subscriber_remove", s.change(message.OpRemove))
+	mux.HandleFunc("POST /channel/delete", s.change(message.OpDelete))
+	s.http = http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers requests on ln until Close, and returns why it ended otherwise.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("cannot serve HTTP on %v: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Close stops listening and ends all requests.
+func (s *Server) Close() error { return s.http.Close() }
+
+// Post takes answers of the broker to the requests that wait for them; see
+// broker.Outbox. There is nothing else for a server.
+func (s *Server) Post(ds []broker.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range ds {
+		if c := s.waiting[ds[i].Conn]; c != nil && ds[i].Kind == broker.Ack {
+			select {
+			case c <- ds[i].Reason:
+			default:
+				panic("BUG: a change was answered more often than it has records")
+			}
+		}
+	}
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	if err := s.o.Health(); err != nil {
+		reply(w, http.StatusServiceUnavailable, map[string]any{"status": "trouble", "msg": err.Error()})
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"status": "ok"})
+}
+
+func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", metrics.ContentType)
+	_ = s.values.WritePrometheus(w) // who asked is gone
+}
+
+func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = s.values.WriteJSON(w) // who asked is gone
+}
+
+// change returns the handler of one kind of change.
+func (s *Server) change(op message.ChangeOp) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		op := op
+		c, err := decode(http.MaxBytesReader(w, r.Body, maxBody))
+		if op == message.OpCreate && c.Reset != 0 {
+			op = message.OpReset
+		}
+		if err == nil {
+			err = s.check(op, c)
+		}
+		if err != nil {
+			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a channel: %w", err))
+			return
+		}
+		s.carryOut(w, r, op, c)
+	}
+}
+
+// change is the body of a request.
+type change struct {
+	ID          string   `json:"channel_id"`
+	Type        int      `json:"channel_type"`
+	Reset       int      `json:"reset"`
+	Subscribers []string `json:"subscribers"`
+}
+
+func decode(body io.Reader) (change, error) {
+	var c change
+	d := json.NewDecoder(body)
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
+	}
+	if d.More() {
+		return c, errors.New("something stands behind the JSON object")
+	}
+	return c, nil
+}
+
+func (s *Server) check(op message.ChangeOp, c change) error {
+	switch {
+	case c.Type != int(message.ChannelGroup):
+		return fmt.Errorf("channel_type is %d, only groups (2) are made and changed", c.Type)
+	case c.ID == "" || len(c.ID) > maxName || strings.ContainsAny(c.ID, "@#&"):
+		return fmt.Errorf("channel_id must have 1 to %d bytes and none of @ # &; it has %d", maxName, len(c.ID))
+	case len(c.Subscribers) == 0 && (op == message.OpAdd || op == message.OpRemove):
+		return errors.New("subscribers is empty")
+	}
+	for i, uid := range c.Subscribers {
+		if strings.TrimSpace(uid) == "" || len(uid) > maxName || strings.ContainsAny(uid, "@#&") {
+			return fmt.Errorf("subscribers[%d] must have 1 to %d bytes, not only spaces, and none of @ # &; it has %d", i, maxName, len(uid))
+		}
+	}
+	if op == message.OpRemove || op == message.OpDelete {
+		return nil
+	}
+	members, known := s.core.Access().Members(c.ID)
+	if op == message.OpReset {
+		members = 0
+	}
+	if n := members + len(c.Subscribers); n > s.o.MaxMembers {
+		return fmt.Errorf("the group would have up to %d members, the limit is %d (broker.max_group_members)", n, s.o.MaxMembers)
+	}
+	if n := s.core.Stats().Channels.Load(); op != message.OpAdd && !known && n >= int64(s.o.MaxGroups) {
+		return fmt.Errorf("there are %d groups, the limit is %d (broker.max_channels)", n, s.o.MaxGroups)
+	}
+	return nil
+}
+
+// carryOut proposes a change, in several records if it is large, and waits for
+// all of their answers.
+func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.ChangeOp, c change) {
+	var parts [][]string
+	if op == message.OpReset {
+		// One record: nobody must see the group between old and new members.
+		parts = [][]string{c.Subscribers}
+	} else {
+		for rest := c.Subscribers; len(rest) > changeMembers; rest = rest[changeMembers:] {
+			parts = append(parts, rest[:changeMembers])
+		}
+		done := len(parts) * changeMembers
+		parts = append(parts, c.Subscribers[done:])
+	}
+	id, answers := s.enlist(len(parts))
+	defer s.dismiss(id)
+	b := message.NewBatch(false)
+	for _, members := range parts {
+		b.Add(&message.Record{
+			Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte(c.ID),
+			Timestamp: time.Now().UnixMilli(), Payload: message.AppendChange(nil, op, members),
+		}, message.Origin{Conn: id, Loop: uint16(s.o.Outbox)})
+	}
+	deadline := time.NewTimer(s.o.Wait)
+	defer deadline.Stop()
+	for {
+		err := s.log.Propose(b)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, queue.ErrFull) {
+			b.Release()
+			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: %w", c.ID, err))
+			return
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-r.Context().Done():
+			b.Release()
+			return
+		case <-deadline.C:
+			b.Release()
+			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log was busy for %v, try again", c.ID, s.o.Wait))
+			return
+		}
+	}
+	worst := message.ReasonSuccess
+	for range parts {
+		select {
+		case reason := <-answers:
+			if reason != message.ReasonSuccess {
+				worst = reason
+			}
+		case <-r.Context().Done():
+			return
+		case <-deadline.C:
+			fail(w, http.StatusGatewayTimeout, fmt.Errorf("cannot say whether channel %q is changed: the log did not answer within %v; asking again does no harm", c.ID, s.o.Wait))
+			return
+		}
+	}
+	switch worst {
+	case message.ReasonSuccess:
+		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
+	case message.ReasonChannelNotExist:
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot change channel %q: there is no such group", c.ID))
+	default:
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log refused it (reason %d), see the broker's log", c.ID, worst))
+	}
+}
+
+// enlist makes a request known to Post; it may get n answers.
+func (s *Server) enlist(n int) (uint64, <-chan uint8) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	c := make(chan uint8, n)
+	s.waiting[s.last] = c
+	return s.last, c
+}
+
+func (s *Server) dismiss(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.waiting, id)
+}
+
+func fail(w http.ResponseWriter, status int, err error) {
+	reply(w, status, map[string]any{"status": status, "msg": err.Error()})
+}
+
+func reply(w http.ResponseWriter, status int, body map[string]any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // who asked is gone
+}

@@ -1,0 +1,327 @@
+// Gatepost is a message broker for edge gateways. This file only wires: it
+// builds the parts, runs them, and stops them in reverse.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"gatepost/ack"
+	"gatepost/api"
+	"gatepost/broker"
+	"gatepost/cli"
+	"gatepost/config"
+	"gatepost/hwprofile"
+	"gatepost/metrics"
+	"gatepost/netio"
+	"gatepost/session"
+	"gatepost/store"
+	"gatepost/systemd"
+	"gatepost/wal"
+)
+
+// version is set by the linker.
+var version = "development"
+
+func main() {
+	os.Exit(cli.Main(os.Args[1:], cli.Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: version, Run: run,
+	}))
+}
+
+// run is a box from start to stop. It returns when ctx is cancelled and all is
+// on disk, or with the reason why a part could not go on.
+func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
+	started := time.Now()
+	logger := newLogger(cfg.Log)
+	if cfg.Net.Loops > session.MaxLoops {
+		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, session.MaxLoops)
+	}
+	debug.SetMemoryLimit(cfg.HeapLimit())
+	debug.SetGCPercent(cfg.Memory.GCPercent)
+	manager, err := systemd.New(os.Getenv, os.Getpid())
+	if err != nil {
+		logger.Warn("service manager is not told everything", "err", err)
+	}
+
+	b, err := build(cfg, logger)
+	if err != nil {
+		return err
+	}
+	b.announce(out, cfg, time.Since(started))
+	notify(logger, manager, systemd.Ready)
+	err = b.run(ctx, manager)
+	if err == nil {
+		logger.Info("stopped")
+	}
+	return err
+}
+
+func newLogger(o config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
+		panic("BUG: config lets through log.level " + o.Level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if o.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// box is the parts of a running broker, in the order they are built.
+type box struct {
+	logger    *slog.Logger
+	core      *broker.Broker
+	log       *wal.Log
+	report    wal.Report
+	committer *wal.Committer
+	reader    *broker.Reader
+	server    *netio.Server
+	gates     []*session.Gate
+	http      net.Listener // nil: off
+	api       *api.Server
+	outboxes  []broker.Outbox // of the gates, then of the api
+}
+
+// build opens the data directory, replays it and opens the sockets.
+func build(cfg *config.Config, logger *slog.Logger) (b *box, err error) {
+	b = &box{logger: logger}
+	index := store.NewMemory(func(p []byte, generation uint64, offset int64) error {
+		return b.log.ReadAt(p, generation, offset)
+	})
+	b.core = broker.New(broker.Options{
+		InboxItems:  cfg.Queue.ApplyItems,
+		InboxBytes:  int(cfg.Queue.ApplyBytes),
+		DedupWindow: cfg.Broker.DedupWindow,
+		Master:      cfg.Session.DeviceLevel == "master",
+		Logger:      logger,
+	}, index)
+	b.log, b.report, err = wal.Open(wal.Options{
+		Dir:      cfg.Data,
+		RollSize: cfg.Wal.RollSize,
+		Headroom: cfg.Wal.Headroom,
+		NoSync:   os.Getenv("GATEPOST_TEST_NOSYNC") == "1",
+		Logger:   logger,
+	}, b.core.Replay)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.closeSockets(), b.log.Close())
+		}
+	}()
+	b.committer = wal.NewCommitter(b.log, wal.CommitterOptions{
+		QueueItems: cfg.Queue.LogItems,
+		QueueBytes: int(cfg.Queue.LogBytes),
+		GroupItems: cfg.Wal.GroupItems,
+		GroupBytes: int(cfg.Wal.GroupBytes),
+	}, b.core.Commit)
+	b.reader = broker.NewReader(index, logger)
+	if b.server, err = netio.New(netio.Options{
+		Loops:          cfg.Net.Loops,
+		Scratch:        int(cfg.Net.Scratch),
+		ReadBudget:     int(cfg.Net.ReadBudget),
+		OutLimit:       int(cfg.Net.OutLimit),
+		PoolBytes:      int(cfg.Net.RingPool),
+		MaxConns:       cfg.Net.MaxConnections,
+		IdleTimeout:    cfg.Net.IdleTimeout,
+		LoginTimeout:   cfg.Net.LoginTimeout,
+		PartialTimeout: cfg.Net.PartialTimeout,
+		WaitYield:      cfg.Net.Yield(),
+		ProxyProtocol:  cfg.Net.ProxyProtocol,
+		Logger:         logger,
+	}); err != nil {
+		return nil, err
+	}
+	if err = b.server.Listen(addresses(cfg.TCP), addresses(cfg.WS)); err != nil {
+		return nil, err
+	}
+	for _, loop := range b.server.Loops() {
+		g := session.New(session.Options{
+			Encryption:     cfg.Encryption,
+			MaxPayload:     int(cfg.Net.MaxPayload),
+			Rate:           cfg.Net.Rate,
+			GroupBytes:     int(cfg.Wal.GroupBytes),
+			InflightMax:    cfg.Session.InflightMax,
+			CursorInterval: cfg.Session.CursorInterval,
+			MailboxItems:   cfg.Queue.MailboxItems,
+			MailboxBytes:   int(cfg.Queue.MailboxBytes),
+			Retry:          ack.Options{Tick: cfg.Retry.Tick, First: cfg.Retry.First, Max: cfg.Retry.Max, Tries: cfg.Retry.Tries},
+			NodeID:         1,
+			MessageIDFloor: b.core.MaxMessageID(),
+			Logger:         logger,
+		}, loop, b.core, b.committer, b.reader)
+		b.gates = append(b.gates, g)
+		b.outboxes = append(b.outboxes, g)
+	}
+	values := metrics.NewRegistry()
+	b.register(values, cfg)
+	b.api = api.New(api.Options{
+		Outbox:     len(b.outboxes),
+		MaxMembers: cfg.Broker.MaxGroupMembers,
+		MaxGroups:  cfg.Broker.MaxChannels,
+		Health:     b.health,
+		Logger:     logger,
+	}, b.core, b.committer, values)
+	b.outboxes = append(b.outboxes, b.api)
+	if cfg.HTTP != "" {
+		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
+			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
+		}
+	}
+	return b, nil
+}
+
+func addresses(a string) []string {
+	if a == "" {
+		return nil
+	}
+	return []string{a}
+}
+
+// closeSockets undoes a build that failed later.
+func (b *box) closeSockets() error {
+	if b.server != nil {
+		b.server.Close()
+	}
+	if b.http != nil {
+		return b.http.Close()
+	}
+	return nil
+}
+
+// health says what is wrong with the log, if anything is.
+func (b *box) health() error {
+	if state := b.committer.Stats().State; state != "ok" {
+		return errors.New(state)
+	}
+	return nil
+}
+
+// run runs the parts until ctx is cancelled or one of them fails.
+func (b *box) run(ctx context.Context, manager systemd.Manager) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	part := func(wg *sync.WaitGroup, f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	var apply, reader, loops, rest sync.WaitGroup
+	part(&apply, func() error { return b.core.Run(b.outboxes) })
+	part(&reader, func() error { b.reader.Run(b.outboxes); return nil })
+	part(&rest, b.committer.Run)
+	for i, loop := range b.server.Loops() {
+		part(&loops, func() error {
+			defer b.gates[i].Close()
+			return loop.Run(b.gates[i])
+		})
+	}
+	if b.http != nil {
+		part(&rest, func() error { return b.api.Serve(b.http) })
+	}
+	if manager.Interval() > 0 {
+		part(&rest, func() error { b.watch(ctx, manager); return nil })
+	}
+
+	<-ctx.Done()
+	notify(b.logger, manager, systemd.Stopping)
+	b.logger.Info("stopping")
+	errHTTP := b.api.Close()
+	b.server.Close()
+	loops.Wait() // the last read positions are proposed
+	b.committer.Close()
+	rest.Wait()
+	b.core.Close()
+	apply.Wait()
+	b.reader.Close()
+	reader.Wait()
+	err := errors.Join(errHTTP, b.log.Close())
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// watch tells the service manager that the process lives, as long as every
+// loop still makes rounds.
+func (b *box) watch(ctx context.Context, manager systemd.Manager) {
+	ticker := time.NewTicker(manager.Interval() / 3)
+	defer ticker.Stop()
+	rounds := make([]int64, len(b.gates))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		alive := true
+		for i, loop := range b.server.Loops() {
+			n := loop.Stats().Rounds.Load()
+			alive = alive && n != rounds[i]
+			rounds[i] = n
+			loop.Wake() // an idle loop makes its round now, to be seen next time
+		}
+		if alive {
+			notify(b.logger, manager, systemd.Watchdog)
+		}
+	}
+}
+
+func notify(logger *slog.Logger, manager systemd.Manager, state string) {
+	if err := manager.Notify(state); err != nil {
+		logger.Warn("service manager was not told", "state", state, "err", err)
+	}
+}
+
+// announce prints what a person needs to know after a start.
+func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
+	line := func(name, value string) { fmt.Fprintf(out, "  %-10s %s\n", name, value) }
+	off := func(a net.Addr) string {
+		if a == nil {
+			return "off"
+		}
+		return a.String()
+	}
+	facts := hwprofile.Read()
+	fmt.Fprintf(out, "gatepost %s\n", version)
+	line("tcp", off(b.server.TCPAddr()))
+	line("websocket", off(b.server.WSAddr()))
+	if b.http != nil {
+		line("http", b.http.Addr().String())
+	} else {
+		line("http", "off")
+	}
+	line("data", fmt.Sprintf("%s (%d records, %d gaps)", cfg.Data, b.report.Records, len(b.report.Gaps)))
+	line("profile", fmt.Sprintf("%s (%d processors, %d MiB memory, budget %d MiB)",
+		hwprofile.For(facts).Class, facts.CPUs, facts.Usable()>>20, cfg.Memory.Limit>>20))
+	encryption := "off"
+	if cfg.Encryption {
+		encryption = "on"
+	}
+	line("encryption", encryption)
+	line("try", "gatepost listen --uid bob")
+	line("", `gatepost send --uid alice --to bob "hello"`)
+	fmt.Fprintf(out, "ready after %d ms\n", took.Milliseconds())
+}
+
+// The parts fit together.
+var (
+	_ session.Proposer = (*wal.Committer)(nil)
+	_ broker.Store     = (*store.Memory)(nil)
+	_ broker.Outbox    = (*session.Gate)(nil)
+	_ broker.Outbox    = (*api.Server)(nil)
+	_ netio.Handler    = (*session.Gate)(nil)
+)

@@ -1,0 +1,88 @@
+package session
+
+import (
+	"bytes"
+	"time"
+
+	"gatepost/broker"
+	"gatepost/wukong"
+)
+
+// maxName bounds what names users and devices in bytes: they are kept per
+// connection.
+const maxName = 1024
+
+// attach is what the core is told of a connection.
+func (p *peer) attach(loop uint16) broker.Attach {
+	return broker.Attach{UID: p.uid, DeviceID: p.deviceID, Conn: p.conn.ID(), Loop: loop, Device: p.device}
+}
+
+// connect logs a connection in or refuses it with the reason.
+func (g *Gate) connect(p *peer, f wukong.Frame) error {
+	var c wukong.Connect
+	if err := c.Decode(f); err != nil {
+		return err
+	}
+	p.version = min(c.Version, wukong.LatestVersion)
+	answer := wukong.Connack{TimeDiff: time.Now().UnixMilli() - c.ClientTimestamp, NodeID: g.o.NodeID}
+	if c.Version > 3 {
+		answer.ServerVersion = p.version
+	}
+	answer.Reason = g.login(p, &c, &answer)
+	if answer.Reason != wukong.ReasonSuccess {
+		answer.ServerKey, answer.Salt, answer.NodeID = nil, nil, 0
+		g.stats.LoginsFail.Add(1)
+		g.complaints.add(g.now, "login refused", "remote", p.conn.RemoteAddr(), "reason", answer.Reason.String())
+		p.conn.Write(answer.Append(nil, p.version))
+		p.state = stateClosing
+		p.conn.Close(errLogin)
+		return nil
+	}
+	p.uid, p.deviceID, p.device = string(c.UID), string(c.DeviceID), c.DeviceFlag
+	p.state = stateLive
+	p.conn.SetEstablished()
+	g.stats.Live.Add(1)
+	g.stats.Logins.Add(1)
+	// The CONNACK stands in the output before any push can.
+	if !p.conn.Write(answer.Append(nil, p.version)) {
+		p.conn.Close(errOutput)
+		return nil
+	}
+	if err := g.core.Attach(p.attach(g.index)); err != nil {
+		p.conn.Close(errClosed)
+	}
+	return nil
+}
+
+// login checks a CONNECT and exchanges keys.
+func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.Reason {
+	switch {
+	case c.Version == 0,
+		len(bytes.TrimSpace(c.UID)) == 0, len(c.UID) > maxName, len(c.DeviceID) > maxName,
+		bytes.ContainsAny(c.UID, "@#&"), reserved(string(c.UID)), string(c.DeviceID) == "____device":
+		return wukong.ReasonAuthFail
+	}
+	if !g.o.Encryption {
+		return wukong.ReasonSuccess
+	}
+	if len(c.ClientKey) == 0 {
+		return wukong.ReasonClientKeyIsEmpty
+	}
+	private, err := wukong.NewPrivateKey()
+	if err != nil {
+		return wukong.ReasonSystemError
+	}
+	salt, err := wukong.NewSalt()
+	if err != nil {
+		return wukong.ReasonSystemError
+	}
+	if p.keys, err = wukong.DeriveKeys(private, c.ClientKey, []byte(salt)); err != nil {
+		return wukong.ReasonAuthFail
+	}
+	p.keyed = true
+	answer.ServerKey, answer.Salt = []byte(wukong.PublicKey(private)), []byte(salt)
+	return wukong.ReasonSuccess
+}
+
+// reserved reports whether a uid stands for the system itself.
+func reserved(uid string) bool { return uid == "____system" || uid == "____manager" }

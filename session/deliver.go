@@ -1,0 +1,414 @@
+package session
+
+import (
+	"time"
+
+	"gatepost/ack"
+	"gatepost/broker"
+	"gatepost/message"
+	"gatepost/wukong"
+)
+
+const (
+	// pageItems is how many messages a fetch asks for at most.
+	pageItems = 128
+	// maxFetching is how many channels of one connection are caught up at a
+	// time, so that a user of many channels holds few pages in memory.
+	maxFetching = 2
+)
+
+// deliver works off what apply and the fetch reader left in the mailbox.
+func (g *Gate) deliver() {
+	items, missed := g.box.take(g.items[:0], 0)
+	// Drops first: a push that was queued behind a dropped one must not
+	// overtake it. Those queued before it are fetched too, which is harmless.
+	for k, span := range missed {
+		if p := g.peer(k.conn); p != nil {
+			g.fallBack(p, k.channel, span.first, span.last)
+		}
+	}
+	for i := range items {
+		d := &items[i]
+		switch p := g.peer(d.Conn); {
+		case p == nil: // gone
+		case d.Kind == broker.Ack:
+			p.conn.Owe(-1)
+			g.answer(p, wukong.Sendack{
+				Flags: d.Flags, MessageID: d.MessageID, ClientSeq: d.ClientSeq,
+				MessageSeq: uint32(d.Seq), Reason: wukong.Reason(d.Reason),
+			})
+		case d.Kind == broker.Push:
+			g.push(p, d)
+		case d.Kind == broker.Missed:
+			g.fallBack(p, d.Channel, d.Seq, d.Last)
+		case d.Kind == broker.Fetched && d.Retry:
+			g.resend(p, d)
+		case d.Kind == broker.Fetched:
+			g.page(p, d)
+		case d.Kind == broker.Kick:
+			g.kick(p, d)
+		}
+		if d.Batch != nil {
+			d.Batch.Release()
+		}
+		if d.Page != nil {
+			d.Page.Batch.Release()
+		}
+	}
+	clear(items)
+	g.items = items
+	if cap(g.items) > 1<<16 {
+		g.items = nil
+	}
+}
+
+// peer returns a live connection's state, nil if it is gone.
+func (g *Gate) peer(id uint64) *peer {
+	c := g.loop.Lookup(id)
+	if c == nil {
+		return nil
+	}
+	if p := c.Data.(*peer); p.state == stateLive {
+		return p
+	}
+	return nil
+}
+
+// kick ends a connection that another one of the user replaces.
+func (g *Gate) kick(p *peer, d *broker.Delivery) {
+	g.stats.Kicked.Add(1)
+	if d.Reason != 0 {
+		m := wukong.Disconnect{Reason: wukong.Reason(d.Reason), Text: []byte("login in other device")}
+		p.conn.Write(m.Append(nil))
+	}
+	p.state = stateClosing
+	p.conn.Close(errKicked)
+}
+
+// push writes a new message, or notes where to go on later.
+func (g *Gate) push(p *peer, d *broker.Delivery) {
+	if err := d.Batch.RecordAt(int(d.Off), &g.stored); err != nil {
+		panic("BUG: a batch that was applied cannot be read: " + err.Error())
+	}
+	if d.Seq == 0 {
+		if !p.conn.High() {
+			g.write(p, &g.stored, 0, 0)
+		}
+		return
+	}
+	ref := g.stream(p, d.Channel)
+	s := &g.streams[ref]
+	switch {
+	case d.Seq <= s.last: // a page was faster
+	case s.behind || g.congested(p) || !g.write(p, &g.stored, d.Seq, 0):
+		g.fallBack(p, d.Channel, d.Seq, d.Seq)
+	default:
+		g.sent(p, ref, g.stored.MessageID, d.Seq)
+	}
+}
+
+// congested reports whether a connection takes no more pushes now. Each cause
+// ends with a call of catchUpAll: OnWritable, a RECVACK, a push given up.
+func (g *Gate) congested(p *peer) bool {
+	return p.conn.High() || g.inflight.Count(p.conn.ID()) >= g.o.InflightMax
+}
+
+// sent notes a push that was written.
+func (g *Gate) sent(p *peer, ref int32, messageID int64, seq uint64) {
+	g.streams[ref].pushed(seq)
+	g.inflight.Sent(ack.Key{Conn: p.conn.ID(), MessageID: messageID}, uint64(ref), seq, g.now)
+}
+
+// write appends a RECV to the output. It reports false if there is no room.
+func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
+	g.uid = append(g.uid[:0], p.uid...)
+	v := &g.recv
+	*v = wukong.Recv{
+		Flags:       r.Flags | dup,
+		Setting:     r.Setting,
+		FromUID:     r.FromUID,
+		ChannelID:   r.ChannelID,
+		ChannelType: r.ChannelType,
+		Expire:      r.Expire,
+		ClientMsgNo: r.ClientMsgNo,
+		MessageID:   r.MessageID,
+		MessageSeq:  uint32(seq),
+		Timestamp:   int32(r.Timestamp / 1000),
+		Topic:       r.Topic,
+		Payload:     r.Payload,
+	}
+	if string(r.FromUID) == p.uid {
+		v.Flags &^= wukong.FlagRedDot // one's own message is not unread
+	}
+	if r.ChannelType == message.ChannelPerson {
+		v.ChannelID = wukong.PersonPeer(r.ChannelID, g.uid)
+	}
+	if p.keyed {
+		c := g.cipher(p)
+		dst := p.conn.Out(c.RecvSize(v, p.version))
+		if dst == nil {
+			return false
+		}
+		p.conn.Commit(len(c.AppendRecv(dst[:0], v, p.version)))
+	} else {
+		dst := p.conn.Out(v.Size(p.version))
+		if dst == nil {
+			return false
+		}
+		p.conn.Commit(len(v.Append(dst[:0], p.version)))
+	}
+	g.stats.Recvs.Add(1)
+	return true
+}
+
+// fallBack stops pushing a channel to a connection before seq and begins to
+// catch up to last.
+func (g *Gate) fallBack(p *peer, ch *message.Channel, seq, last uint64) {
+	ref := g.stream(p, ch)
+	s := &g.streams[ref]
+	if seq = max(seq, s.last+1); seq > last {
+		g.settle(ref) // pushed by now
+		return
+	}
+	if !s.behind {
+		p.behind++
+		g.stats.Behind.Add(1)
+	}
+	s.fallBack(seq)
+	s.seen = max(s.seen, last)
+	g.catchUp(p, ref)
+}
+
+// catchUp asks for the next page of a stream that is behind, if the connection
+// can take it.
+func (g *Gate) catchUp(p *peer, ref int32) {
+	s := &g.streams[ref]
+	room := g.o.InflightMax - g.inflight.Count(p.conn.ID())
+	if !s.behind || s.fetching || p.fetching >= maxFetching || p.conn.High() || room < (g.o.InflightMax+1)/2 {
+		return
+	}
+	f := broker.Fetch{Loop: g.index, Conn: s.id, From: s.from, Channel: s.channel, Limit: uint16(min(room, pageItems))}
+	if g.fetch.Fetch(f) != nil {
+		return // closed: the connections are closed next
+	}
+	s.fetching = true
+	p.fetching++
+	g.stats.CatchUps.Add(1)
+}
+
+// catchUpAll goes on with what a connection is behind with.
+func (g *Gate) catchUpAll(p *peer) {
+	if p.behind == 0 {
+		return
+	}
+	for ref := p.streams; ref >= 0 && p.fetching < maxFetching; ref = g.streams[ref].next {
+		g.catchUp(p, ref)
+	}
+}
+
+// page pushes a page that was fetched and asks for the next or is done.
+func (g *Gate) page(p *peer, d *broker.Delivery) {
+	p.fetching--
+	ref, ok := g.find[streamKey{d.Conn, d.Channel}]
+	if !ok {
+		return
+	}
+	s := &g.streams[ref]
+	s.fetching = false
+	if d.Seq != s.from { // it fell back further meanwhile
+		g.catchUpAll(p)
+		return
+	}
+	done := true
+	for i, seq := range d.Page.Seqs {
+		if seq < s.from || seq <= s.last {
+			continue
+		}
+		if err := d.Page.Batch.Record(i, &g.stored); err != nil {
+			panic("BUG: a page that was read cannot be read: " + err.Error())
+		}
+		r := &g.stored
+		if string(r.FromUID) == p.uid && r.Device == p.device || g.expired(r) {
+			s.passed(seq)
+			g.markDirty(ref)
+		} else if g.congested(p) || !g.write(p, r, seq, 0) {
+			s.from = seq
+			done = false
+			break
+		} else {
+			g.sent(p, ref, r.MessageID, seq)
+		}
+	}
+	if done {
+		s.from = max(s.from, d.Page.Next)
+		s.last = max(s.last, d.Page.Next-1)
+		// A page that brings nothing ends it as well: the channel is gone.
+		if d.Page.Next > s.seen && d.Page.Next > d.Page.Last || d.Page.Next == d.Seq {
+			s.behind = false
+			p.behind--
+			g.stats.Behind.Add(-1)
+		}
+	}
+	g.settle(ref)
+	g.catchUpAll(p)
+}
+
+func (g *Gate) expired(r *message.Record) bool {
+	return r.Expire > 0 && r.Timestamp+int64(r.Expire)*1000 <= g.now.UnixMilli()
+}
+
+// due is called for a push that got no RECVACK in time.
+func (g *Gate) due(k ack.Pending, last bool) {
+	ref := int32(k.Ref)
+	s := &g.streams[ref]
+	if last {
+		g.stats.GivenUp.Add(1)
+		s.giveUp()
+		g.catchUpAll(s.peer)
+		return
+	}
+	_ = g.fetch.Fetch(broker.Fetch{Loop: g.index, Retry: true, Conn: k.Conn, From: k.Seq, Channel: s.channel, Limit: 1})
+}
+
+// resend writes a push again, if it is still wanted.
+func (g *Gate) resend(p *peer, d *broker.Delivery) {
+	ref, ok := g.find[streamKey{d.Conn, d.Channel}]
+	if !ok || len(d.Page.Seqs) == 0 || d.Page.Seqs[0] != d.Seq {
+		return
+	}
+	s := &g.streams[ref]
+	if !s.frozen && !s.outstanding(d.Seq) || p.conn.High() {
+		return
+	}
+	if err := d.Page.Batch.Record(0, &g.stored); err != nil {
+		panic("BUG: a page that was read cannot be read: " + err.Error())
+	}
+	if g.write(p, &g.stored, d.Seq, wukong.FlagDUP) {
+		g.stats.Resends.Add(1)
+	}
+}
+
+// recvack settles a push.
+func (g *Gate) recvack(p *peer, f wukong.Frame) error {
+	var a wukong.Recvack
+	if err := a.Decode(f); err != nil {
+		return err
+	}
+	k, ok := g.inflight.Acked(ack.Key{Conn: p.conn.ID(), MessageID: a.MessageID})
+	if !ok {
+		return nil // not stored, or settled before
+	}
+	g.stats.RecvAcks.Add(1)
+	ref := int32(k.Ref)
+	g.streams[ref].acked(k.Seq)
+	g.markDirty(ref)
+	g.catchUpAll(p)
+	return nil
+}
+
+// stream returns the stream of a channel to a connection, new if needed.
+func (g *Gate) stream(p *peer, ch *message.Channel) int32 {
+	k := streamKey{p.conn.ID(), ch}
+	if ref, ok := g.find[k]; ok {
+		return ref
+	}
+	ref := g.free
+	if ref >= 0 {
+		g.free = g.streams[ref].next
+	} else {
+		g.streams = append(g.streams, stream{})
+		ref = int32(len(g.streams) - 1)
+	}
+	sent := g.streams[ref].sent[:0]
+	g.streams[ref] = stream{channel: ch, peer: p, id: k.conn, next: p.streams, sent: sent}
+	p.streams = ref
+	g.find[k] = ref
+	return ref
+}
+
+// settle frees a stream of which nothing is left to know.
+func (g *Gate) settle(ref int32) {
+	s := &g.streams[ref]
+	if s.behind || s.fetching || s.frozen || s.dirty || len(s.sent) > 0 {
+		return
+	}
+	at := &s.peer.streams
+	for *at != ref {
+		at = &g.streams[*at].next
+	}
+	*at = s.next
+	g.release(ref)
+}
+
+// release puts a stream that is on no list any more on the free list.
+func (g *Gate) release(ref int32) {
+	s := &g.streams[ref]
+	if s.behind {
+		g.stats.Behind.Add(-1)
+	}
+	delete(g.find, streamKey{s.id, s.channel})
+	sent := s.sent[:0]
+	if cap(sent) > 64 {
+		sent = nil
+	}
+	g.streams[ref] = stream{next: g.free, sent: sent}
+	g.free = ref
+}
+
+// markDirty notes that a read position moved.
+func (g *Gate) markDirty(ref int32) {
+	s := &g.streams[ref]
+	if s.dirty || s.cursor == s.proposed {
+		return
+	}
+	s.dirty = true
+	if len(g.dirty) == 0 {
+		g.cursorsAt = g.now.Add(g.o.CursorInterval)
+	}
+	g.dirty = append(g.dirty, ref)
+}
+
+// cursors proposes the read positions that moved, once per interval. It
+// returns how long until the next time, below 0 if nothing waits.
+func (g *Gate) cursors() time.Duration {
+	if len(g.dirty) == 0 {
+		return -1
+	}
+	if d := g.cursorsAt.Sub(g.now); d > 0 {
+		return d
+	}
+	if g.stalled {
+		return stallRetry
+	}
+	for _, ref := range g.dirty {
+		s := &g.streams[ref]
+		if s.id == 0 || !s.dirty {
+			continue // its connection closed, which proposed it
+		}
+		s.dirty = false
+		if s.cursor > s.proposed {
+			g.proposeCursor(s)
+		}
+		g.settle(ref)
+	}
+	g.dirty = g.dirty[:0]
+	return -1
+}
+
+// proposeCursor adds a read position to the round's batch. Nobody waits for it:
+// if it is lost, messages are pushed once more.
+func (g *Gate) proposeCursor(s *stream) {
+	g.uid = append(g.uid[:0], s.peer.uid...)
+	g.id = append(g.id[:0], s.channel.ID...)
+	g.record = message.Record{
+		Kind:        message.KindCursor,
+		ChannelType: s.channel.Type,
+		Device:      s.peer.device,
+		MessageID:   int64(s.cursor),
+		Timestamp:   g.now.UnixMilli(),
+		ChannelID:   g.id,
+		FromUID:     g.uid,
+	}
+	g.batch(durable).Add(&g.record, message.Origin{})
+	s.proposed = s.cursor
+}

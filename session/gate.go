@@ -1,0 +1,341 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"gatepost/ack"
+	"gatepost/broker"
+	"gatepost/message"
+	"gatepost/netio"
+	"gatepost/queue"
+	"gatepost/wukong"
+)
+
+// Proposer takes batches for the log: the committer of one box, or a pair.
+// Propose never blocks. It takes over the batch unless it fails; queue.ErrFull
+// means that the batch can be proposed again later, every other error that the
+// log does not take it.
+type Proposer interface {
+	Propose(*message.Batch) error
+}
+
+// Options are the limits of a gate.
+type Options struct {
+	Encryption     bool          // payloads are encrypted per connection
+	MaxPayload     int           // plain bytes of a message
+	Rate           int           // SENDs per second and connection, bursts of one second; 0: no limit
+	GroupBytes     int           // a round's batch is proposed as soon as it has this many bytes
+	InflightMax    int           // unacknowledged pushes of a connection
+	CursorInterval time.Duration // between two proposals of read positions
+	MailboxItems   int           // pushes that may wait for the loop
+	MailboxBytes   int
+	Retry          ack.Options
+	NodeID         uint64 // told to clients from version 4 on
+	MessageIDFloor int64  // ids given are above it
+	Logger         *slog.Logger
+}
+
+// Stats counts what a gate did; readable on any goroutine.
+type Stats struct {
+	Live        atomic.Int64 // logged-in connections
+	Logins      atomic.Int64
+	LoginsFail  atomic.Int64 // refused with a CONNACK
+	Sends       atomic.Int64 // SENDs admitted
+	SendsRefuse atomic.Int64 // SENDs refused at admission
+	LogFull     atomic.Int64 // rounds in which the log's queue did not take the batch
+	LogRefused  atomic.Int64 // records that the log refused: full disk, failed log
+	Recvs       atomic.Int64 // RECVs written, resends included
+	RecvAcks    atomic.Int64 // RECVACKs that settled a push
+	Resends     atomic.Int64 // RECVs written again because no RECVACK came
+	GivenUp     atomic.Int64 // pushes that used up their tries; they wait for the next connect
+	Behind      atomic.Int64 // channels of connections that are being caught up now
+	CatchUps    atomic.Int64 // pages asked for to catch up
+	Inflight    atomic.Int64 // pushes waiting for a RECVACK
+	Kicked      atomic.Int64
+	BadFrames   atomic.Int64 // connections closed because of what they sent
+}
+
+// Gate serves the connections of one loop. See the package comment for what
+// may be called elsewhere.
+type Gate struct {
+	o      Options
+	loop   *netio.Loop
+	index  uint16
+	core   *broker.Broker
+	access *broker.Access
+	log    Proposer
+	fetch  *broker.Reader
+	box    mailbox
+	stats  Stats
+	ids    ids
+	now    time.Time // of this round
+
+	// What the round received, by Batch.Volatile. A batch that the log's
+	// queue refused stays; stalled says so.
+	batches [2]*message.Batch
+	stalled bool
+	waiters []uint64 // connections paused because of stalled
+
+	inflight  *ack.Table
+	streams   []stream // slab; see stream.id
+	free      int32    // head of the free list in streams, -1 if none
+	find      map[streamKey]int32
+	dirty     []int32 // streams with a read position to propose
+	cursorsAt time.Time
+
+	ciphers map[uint64]*wukong.Cipher // by connection, of the recent ones
+	crypto  wukong.Scratch
+
+	items  []broker.Delivery // scratch of a round
+	send   wukong.Send
+	record message.Record
+	stored message.Record
+	recv   wukong.Recv
+	plain  []byte
+	id     []byte
+	uid    []byte
+
+	complaints complaints
+}
+
+type streamKey struct {
+	conn    uint64
+	channel *message.Channel
+}
+
+// maxCiphers bounds the ciphers kept ready, 600 bytes each.
+const maxCiphers = 1024
+
+// stallRetry is how long a refused batch waits for the next try. The committer
+// does not wake loops: while its queue is full it is busy, and a sync takes
+// about this long.
+const stallRetry = 2 * time.Millisecond
+
+// New returns the gate of a loop. Its mailbox is ready for Post at once.
+func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *broker.Reader) *Gate {
+	g := &Gate{
+		o: o, loop: loop, index: uint16(loop.Index()),
+		core: core, access: core.Access(), log: log, fetch: fetch,
+		ids:      newIDs(loop.Index(), o.MessageIDFloor),
+		now:      time.Now(),
+		inflight: ack.New(o.Retry),
+		free:     -1,
+		find:     make(map[streamKey]int32),
+		ciphers:  make(map[uint64]*wukong.Cipher),
+	}
+	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
+	g.box.wake = loop.Wake
+	g.complaints.log = o.Logger
+	return g
+}
+
+// Post leaves deliveries for the loop; see broker.Outbox. Any goroutine.
+func (g *Gate) Post(ds []broker.Delivery) { g.box.post(ds) }
+
+// Stats returns the counters. Any goroutine.
+func (g *Gate) Stats() *Stats { return &g.stats }
+
+// Reasons for a close that the gate decides on. The first group is a client's
+// fault and is counted as a bad frame.
+var (
+	errNotConnect = errors.New("the first frame is not CONNECT")
+	errAgain      = errors.New("a second CONNECT")
+	errServerOnly = errors.New("a frame that only servers send")
+	errText       = errors.New("a text message: JSON is not served yet")
+
+	errLogin  = errors.New("login refused")
+	errKicked = errors.New("the user logged in elsewhere")
+	errLeft   = errors.New("the client said goodbye")
+	errOutput = errors.New("an answer does not fit into the connection's output: the client reads too slowly")
+	errClosed = errors.New("the broker shuts down")
+)
+
+// OnOpen is called for a new connection.
+func (g *Gate) OnOpen(c *netio.Conn) {
+	c.Data = &peer{conn: c, streams: -1}
+}
+
+// OnRead takes the complete frames that are there.
+func (g *Gate) OnRead(c *netio.Conn) error {
+	p := c.Data.(*peer)
+	src := c.Peek()
+	done := 0
+	defer func() { c.Discard(done) }()
+	if c.Text() {
+		return g.bad(p, errText)
+	}
+	for done < len(src) {
+		if p.state == stateClosing {
+			done = len(src)
+			return nil
+		}
+		if p.deaf = c.High(); p.deaf {
+			c.PauseRead() // it does not read its answers: no more questions
+			return nil
+		}
+		f, n, err := wukong.Split(src[done:])
+		if err != nil {
+			return g.bad(p, err)
+		}
+		if n == 0 {
+			return nil
+		}
+		taken, err := g.frame(p, f)
+		if err != nil {
+			return g.bad(p, err)
+		}
+		if !taken {
+			p.waiting = true
+			g.waiters = append(g.waiters, c.ID())
+			c.PauseRead()
+			return nil
+		}
+		done += n
+	}
+	return nil
+}
+
+// frame handles one frame. It reports false when the log is stalled and the
+// frame has to come again.
+func (g *Gate) frame(p *peer, f wukong.Frame) (taken bool, err error) {
+	if p.state == stateNew {
+		if f.Type != wukong.TypeConnect {
+			return false, fmt.Errorf("%w but %v", errNotConnect, f.Type)
+		}
+		return true, g.connect(p, f)
+	}
+	switch f.Type {
+	case wukong.TypeSend:
+		return g.publish(p, f)
+	case wukong.TypeRecvack:
+		return true, g.recvack(p, f)
+	case wukong.TypePing:
+		if dst := p.conn.Out(1); dst != nil {
+			p.conn.Commit(len(wukong.AppendPong(dst[:0])))
+		}
+	case wukong.TypeDisconnect:
+		p.state = stateClosing
+		p.conn.Close(errLeft)
+	case wukong.TypePong, wukong.TypeSub: // nothing is promised for them
+	case wukong.TypeConnect:
+		return false, errAgain
+	default:
+		return false, fmt.Errorf("%w: %v", errServerOnly, f.Type)
+	}
+	return true, nil
+}
+
+// bad counts and logs what no client should send.
+func (g *Gate) bad(p *peer, err error) error {
+	g.stats.BadFrames.Add(1)
+	g.complaints.add(g.now, "connection closed for what it sent", "remote", p.conn.RemoteAddr(), "uid", p.uid, "err", err)
+	return err
+}
+
+// OnWritable is called when a connection's output has room again.
+func (g *Gate) OnWritable(c *netio.Conn) {
+	p := c.Data.(*peer)
+	if p.deaf {
+		p.deaf = false
+		g.resume(p)
+	}
+	g.catchUpAll(p)
+}
+
+// resume lets a connection be read when nothing stands against it.
+func (g *Gate) resume(p *peer) {
+	if !p.deaf && !p.waiting {
+		p.conn.ResumeRead()
+	}
+}
+
+// OnClose takes a connection out of all tables.
+func (g *Gate) OnClose(c *netio.Conn, reason error) {
+	p := c.Data.(*peer)
+	c.Data = nil
+	if p.uid == "" {
+		return // it never logged in
+	}
+	g.stats.Live.Add(-1)
+	g.inflight.Drop(c.ID())
+	delete(g.ciphers, c.ID())
+	var read []broker.Position
+	for ref := p.streams; ref >= 0; {
+		s := &g.streams[ref]
+		next := s.next
+		if s.cursor > s.proposed {
+			read = append(read, broker.Position{Channel: s.channel, Seq: s.cursor})
+			g.proposeCursor(s)
+		}
+		g.release(ref)
+		ref = next
+	}
+	p.streams = -1
+	// Only Close makes Detach fail, and then nobody needs it.
+	_ = g.core.Detach(p.attach(g.index), read)
+}
+
+// OnRound works off the mailbox and the clocks and hands the round's batch to
+// the log.
+func (g *Gate) OnRound(now time.Time) time.Duration {
+	g.now = now
+	g.deliver()
+	next := g.inflight.Tick(now, g.due)
+	g.stats.Inflight.Store(int64(g.inflight.Len()))
+	if d := g.cursors(); d >= 0 {
+		next = earlier(next, d)
+	}
+	g.propose()
+	if g.stalled {
+		next = earlier(next, stallRetry)
+	}
+	return next
+}
+
+// earlier returns the shorter of two sleeps; below 0 is for ever.
+func earlier(a, b time.Duration) time.Duration {
+	if a < 0 || b >= 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// cipher returns the cipher of a connection.
+func (g *Gate) cipher(p *peer) *wukong.Cipher {
+	id := p.conn.ID()
+	c := g.ciphers[id]
+	if c == nil {
+		if len(g.ciphers) >= maxCiphers {
+			clear(g.ciphers)
+		}
+		c = g.crypto.NewCipher(p.keys)
+		g.ciphers[id] = c
+	}
+	return c
+}
+
+// complaints logs what clients do wrong, ten lines a second at most.
+type complaints struct {
+	log        *slog.Logger
+	second     int64
+	lines      int
+	suppressed int
+}
+
+func (c *complaints) add(now time.Time, text string, args ...any) {
+	if s := now.Unix(); s != c.second {
+		if c.suppressed > 0 {
+			c.log.Warn("log lines left out", "lines", c.suppressed)
+		}
+		c.second, c.lines, c.suppressed = s, 0, 0
+	}
+	if c.lines++; c.lines > 10 {
+		c.suppressed++
+		return
+	}
+	c.log.Warn(text, args...)
+}

@@ -1,0 +1,216 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"gatepost/message"
+	"gatepost/queue"
+	"gatepost/wukong"
+)
+
+// durable and volatile index Gate.batches.
+const (
+	durable = iota
+	volatile
+)
+
+// keptFlags are the frame flags that a message keeps.
+const keptFlags = wukong.FlagNoPersist | wukong.FlagRedDot | wukong.FlagSyncOnce
+
+// publish admits a SEND: the message is copied into the round's batch, or
+// refused at once. It reports false, and has done nothing, while the log is
+// stalled.
+func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
+	if g.stalled {
+		return false, nil
+	}
+	s := &g.send
+	if err := s.Decode(f, p.version); err != nil {
+		return false, err
+	}
+	payload, reason := g.admit(p, s)
+	if reason != wukong.ReasonSuccess {
+		g.stats.SendsRefuse.Add(1)
+		return true, g.sendack(p, wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
+	}
+	g.stats.Sends.Add(1)
+	g.uid = append(g.uid[:0], p.uid...)
+	r := &g.record
+	*r = message.Record{
+		Kind:        message.KindMessage,
+		Flags:       s.Flags & keptFlags,
+		Setting:     s.Setting &^ wukong.SettingStream, // pieces of streams are not served
+		ChannelType: s.ChannelType,
+		Device:      p.device,
+		MessageID:   g.ids.next(g.now),
+		Timestamp:   g.now.UnixMilli(),
+		Expire:      s.Expire,
+		ChannelID:   g.id,
+		FromUID:     g.uid,
+		ClientMsgNo: s.ClientMsgNo,
+		Topic:       s.Topic,
+		Payload:     payload,
+	}
+	kind := durable
+	if s.Flags&wukong.FlagNoPersist != 0 {
+		kind = volatile
+	}
+	b := g.batch(kind)
+	b.Add(r, message.Origin{
+		Conn: p.conn.ID(), MessageID: r.MessageID, ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags,
+	})
+	p.conn.Owe(1)
+	if b.Size() >= g.o.GroupBytes {
+		g.proposeBatch(kind)
+	}
+	return true, nil
+}
+
+// batch returns the round's batch of a kind.
+func (g *Gate) batch(kind int) *message.Batch {
+	if g.batches[kind] == nil {
+		g.batches[kind] = message.NewBatch(kind == volatile)
+	}
+	return g.batches[kind]
+}
+
+// admit decides on a SEND. It leaves the channel's storage id in g.id and
+// returns the plain payload, valid until the next call.
+func (g *Gate) admit(p *peer, s *wukong.Send) ([]byte, wukong.Reason) {
+	if g.o.Rate > 0 && !p.spend(g.now.UnixMilli(), g.o.Rate) {
+		return nil, wukong.ReasonRateLimit
+	}
+	if s.ChannelType != message.ChannelPerson && s.ChannelType != message.ChannelGroup {
+		return nil, wukong.ReasonNotSupportChannelType
+	}
+	if len(s.ChannelID) == 0 || len(s.ChannelID) > maxName || bytes.ContainsAny(s.ChannelID, "@#&") {
+		return nil, wukong.ReasonChannelIDError
+	}
+	g.uid = append(g.uid[:0], p.uid...)
+	if s.ChannelType == message.ChannelPerson {
+		g.id = wukong.PersonChannel(g.id[:0], g.uid, s.ChannelID)
+	} else {
+		g.id = append(g.id[:0], s.ChannelID...)
+	}
+	if reason := g.access.MayPublish(s.ChannelType, g.id, g.uid); reason != message.ReasonSuccess {
+		return nil, wukong.Reason(reason)
+	}
+	payload := s.Payload
+	if p.keyed {
+		c := g.cipher(p)
+		var err error
+		if !c.CheckSendKey(s) {
+			return nil, wukong.ReasonPayloadDecodeError
+		}
+		if g.plain, err = c.AppendDecrypt(g.plain[:0], s.Payload); err != nil {
+			return nil, wukong.ReasonPayloadDecodeError
+		}
+		payload = g.plain
+	}
+	if len(payload) > g.o.MaxPayload {
+		return nil, wukong.ReasonNotAllowSend
+	}
+	return payload, wukong.ReasonSuccess
+}
+
+// spend takes a token from the connection's bucket, which fills at rate per
+// second up to rate.
+func (p *peer) spend(ms int64, rate int) bool {
+	if p.refilled == 0 {
+		p.tokens = float32(rate)
+	} else if passed := ms - p.refilled; passed > 0 {
+		p.tokens = min(float32(rate), p.tokens+float32(passed)*float32(rate)/1000)
+	}
+	p.refilled = ms
+	if p.tokens < 1 {
+		return false
+	}
+	p.tokens--
+	return true
+}
+
+// propose hands the round's batches to the log. When the log takes them again
+// after a stall, the connections that waited are read again.
+func (g *Gate) propose() {
+	g.stalled = false
+	for kind := range g.batches {
+		g.proposeBatch(kind)
+	}
+	if g.stalled || len(g.waiters) == 0 {
+		return
+	}
+	for _, id := range g.waiters {
+		if c := g.loop.Lookup(id); c != nil {
+			p := c.Data.(*peer)
+			p.waiting = false
+			g.resume(p)
+		}
+	}
+	g.waiters = g.waiters[:0]
+}
+
+// Close hands the last read positions to the log. It is called on the loop's
+// goroutine when the loop has ended, once.
+func (g *Gate) Close() {
+	for range 1000 { // a second and more: then what is lost is pushed once more
+		if g.propose(); !g.stalled {
+			return
+		}
+		time.Sleep(stallRetry)
+	}
+}
+
+// proposeBatch hands one batch to the log. A full queue keeps it.
+func (g *Gate) proposeBatch(kind int) {
+	b := g.batches[kind]
+	if b == nil {
+		return
+	}
+	err := g.log.Propose(b)
+	switch {
+	case err == nil:
+		g.batches[kind] = nil
+	case errors.Is(err, queue.ErrFull):
+		g.stalled = true
+		g.stats.LogFull.Add(1)
+	default:
+		g.batches[kind] = nil
+		g.complaints.add(g.now, "log takes nothing", "records", b.Len(), "err", err)
+		g.refuse(b)
+	}
+}
+
+// refuse answers every record of a batch that the log does not take.
+func (g *Gate) refuse(b *message.Batch) {
+	g.stats.LogRefused.Add(int64(b.Len()))
+	for i := range b.Len() {
+		o := b.Origin(i)
+		if c := g.loop.Lookup(o.Conn); c != nil {
+			c.Owe(-1)
+			g.answer(c.Data.(*peer), wukong.Sendack{
+				Flags: o.Flags, MessageID: o.MessageID, ClientSeq: o.ClientSeq, Reason: wukong.ReasonSystemError,
+			})
+		}
+	}
+	b.Release()
+}
+
+// answer is sendack for a connection that is not being read at the moment.
+func (g *Gate) answer(p *peer, a wukong.Sendack) {
+	if err := g.sendack(p, a); err != nil {
+		p.conn.Close(err)
+	}
+}
+
+// sendack answers a SEND. An answer that has no room ends the connection: the
+// client would wait for it for ever.
+func (g *Gate) sendack(p *peer, a wukong.Sendack) error {
+	dst := p.conn.Out(wukong.SendackSize)
+	if dst == nil {
+		return errOutput
+	}
+	p.conn.Commit(len(a.Append(dst[:0])))
+	return nil
+}
