@@ -28,17 +28,15 @@ type readPosition struct {
 }
 
 // position returns the sequence behind which device has everything to get. A
-// class of devices that never acknowledged anything starts where the furthest
-// other class is: what a phone has read is not pushed to a new tablet.
+// class of devices that never acknowledged anything gets all since the user
+// came in, whatever others have read: nothing else says what it was pushed.
 func (m *membership) position(device uint8) uint64 {
-	furthest := m.joined
 	for _, r := range m.read {
 		if r.device == device {
 			return max(r.seq, m.joined)
 		}
-		furthest = max(furthest, r.seq)
 	}
-	return furthest
+	return m.joined
 }
 
 // advance moves a read position forward, never back.

@@ -59,7 +59,7 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 	switch {
 	case c.Version == 0,
 		len(bytes.TrimSpace(c.UID)) == 0, len(c.UID) > maxName, len(c.DeviceID) > maxName,
-		bytes.ContainsAny(c.UID, "@#&"), reserved(string(c.UID)), string(c.DeviceID) == "____device":
+		bytes.ContainsAny(c.UID, "@#&"), reserved(string(c.UID)):
 		return wukong.ReasonAuthFail
 	}
 	if !g.o.Encryption {

@@ -41,7 +41,7 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	*r = message.Record{
 		Kind:        message.KindMessage,
 		Flags:       s.Flags & keptFlags,
-		Setting:     s.Setting &^ wukong.SettingStream, // pieces of streams are not served
+		Setting:     s.Setting,
 		ChannelType: s.ChannelType,
 		Device:      p.device,
 		MessageID:   g.ids.next(g.now),
