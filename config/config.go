@@ -90,6 +90,7 @@ type Retry struct {
 type Session struct {
 	InflightMax    int
 	CursorInterval time.Duration
+	DeviceLevel    string // "slave", "master"
 }
 
 // Memory is the budget of the process.

@@ -34,6 +34,17 @@ func ParseArgs(args []string) (Args, error) {
 			a.Help = true
 			continue
 		}
+		if name == "set" { // --set KEY=VALUE is --KEY=VALUE
+			if !given {
+				if len(args) == 0 {
+					return a, fmt.Errorf("flag --set: found no value, expected KEY=VALUE")
+				}
+				value, args = args[0], args[1:]
+			}
+			if name, value, given = strings.Cut(value, "="); !given {
+				return a, fmt.Errorf("flag --set %s: expected KEY=VALUE", name)
+			}
+		}
 		k, known := find(name)
 		if !known && name != "config" {
 			return a, fmt.Errorf("%s: no such flag%s", arg, suggestion("--", name))
@@ -64,7 +75,7 @@ func ParseArgs(args []string) (Args, error) {
 // old terminal.
 func FlagHelp() string {
 	var b strings.Builder
-	b.WriteString("  --config FILE\n        read settings from a TOML file\n")
+	b.WriteString("  --config FILE\n        read settings from a TOML file\n  --set KEY=VALUE\n        the same as --KEY VALUE\n")
 	keys := table()
 	for _, s := range sections() {
 		for _, k := range keys {

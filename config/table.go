@@ -151,7 +151,7 @@ func table() []key {
 			help: "Members of one group at most."},
 		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
 			profile: func(p *hwprofile.Profile) any { return &p.MaxChannels },
-			help:    "Channels at most; what would open one more is refused."},
+			help:    "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
 
 		{name: "retry.first", kind: duration, builtin: "10s", min: second / 100, max: 3600 * second, at: func(c *Config) any { return &c.Retry.First },
 			help: "A message is pushed again when it was not acknowledged after this long. The wait doubles each time."},
@@ -167,6 +167,8 @@ func table() []key {
 			help:    "Messages pushed to one connection and not yet acknowledged, at most."},
 		{name: "session.cursor_interval", kind: duration, builtin: "1s", min: second / 100, max: 600 * second, at: func(c *Config) any { return &c.Session.CursorInterval },
 			help: "How often the read position of a device is written to the log. Longer means fewer writes and more messages pushed twice after a power cut."},
+		{name: "session.device_level", kind: choice, builtin: "slave", words: []string{"slave", "master"}, at: func(c *Config) any { return &c.Session.DeviceLevel },
+			help: "With master a login ends the user's other connections of the same device flag; with slave only those of the same device id."},
 
 		{name: "memory.limit", kind: size, min: 16 * mib, max: 1024 * gib, at: func(c *Config) any { return &c.Memory.Limit },
 			profile: func(p *hwprofile.Profile) any { return &p.MemoryLimit },

@@ -123,7 +123,7 @@ func TestFullDisk(t *testing.T) {
 				dir = newDisk(t, 32).dir
 			}
 			stone := ballast(t, dir, "ballast", 8<<20)
-			b := start(t, plain, inDir(filepath.Join(dir, "data")), set("wal.headroom", "2MiB"), set("wal.roll_size", "1MiB"))
+			b := start(t, plain, inDir(filepath.Join(dir, "data")), set("wal.headroom", "2MiB"), set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"))
 			defer b.end() // before the file system goes
 			f := &filler{c: b.must(t, dialer{uid: "alice"}), text: strings.Repeat("full ", 2000)}
 
@@ -182,7 +182,7 @@ func TestFullDisk(t *testing.T) {
 // there, everything else was refused, nothing is answered twice or never.
 func TestFullDiskUnderLoad(t *testing.T) {
 	dir := smallDisk(t, 24)
-	b := start(t, plain, inDir(filepath.Join(dir, "data")), set("wal.headroom", "1MiB"), set("wal.roll_size", "1MiB"))
+	b := start(t, plain, inDir(filepath.Join(dir, "data")), set("wal.headroom", "1MiB"), set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"))
 	defer b.end()
 	out := newLedger()
 	alice := b.must(t, dialer{uid: "alice", onAck: out.onAck})

@@ -77,7 +77,7 @@ func TestPayloadLimits(t *testing.T) {
 
 // A connection that says nothing is closed, one that pings is not.
 func TestIdleConnections(t *testing.T) {
-	b := start(t, set("net.idle_timeout", "1s"))
+	b := start(t, set("net.idle_timeout", "1s"), set("net.partial_timeout", "1s"))
 	var quiet, pinging []*client
 	for _, ws := range []bool{false, true} {
 		quiet = append(quiet, b.must(t, dialer{uid: fmt.Sprint("quiet", ws), ws: ws}))

@@ -168,7 +168,7 @@ func churn(t *testing.T, b *broker, r *rand.Rand, all []*client) {
 // log can still roll, and the others get in when there is room.
 func TestDescriptorExhaustion(t *testing.T) {
 	const clients = 150
-	b := start(t, withShell("ulimit -n 100"), set("wal.roll_size", "1MiB"))
+	b := start(t, withShell("ulimit -n 100"), set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"))
 	var in atomic.Int64
 	leave, settledDown := make(chan struct{}), make(chan struct{})
 	results := make(chan error, clients)

@@ -93,7 +93,7 @@ func powerCut(t testing.TB, b *broker, d *disk, name string, acks int, wait time
 func TestPowerCut(t *testing.T) {
 	r := random(t)
 	d := newDisk(t, 256)
-	b := start(t, inDir(filepath.Join(d.dir, "data")), plain, set("wal.roll_size", "1MiB"), set("wal.headroom", "1MiB"))
+	b := start(t, inDir(filepath.Join(d.dir, "data")), plain, set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"), set("wal.headroom", "1MiB"))
 	for round := range pick(6, 40) {
 		if round%2 == 1 { // a directory of which nothing was on disk before
 			b.end()
