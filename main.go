@@ -93,8 +93,8 @@ type box struct {
 }
 
 // build opens the data directory, replays it and opens the sockets.
-func build(cfg *config.Config, logger *slog.Logger) (b *box, err error) {
-	b = &box{logger: logger}
+func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
+	b := &box{logger: logger}
 	index := store.NewMemory(func(p []byte, generation uint64, offset int64) error {
 		return b.log.ReadAt(p, generation, offset)
 	})

@@ -165,12 +165,6 @@ func (f *flags) none(env Env, args []string) error {
 	return err
 }
 
-// given reports whether the flag was on the command line.
-func (f *flags) given(name string) bool {
-	found := false
-	f.Visit(func(g *flag.Flag) { found = found || g.Name == name })
-	return found
-}
 
 func (f *flags) wrong(format string, args ...any) error {
 	return &usageError{f.Name(), fmt.Sprintf(format, args...)}
