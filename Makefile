@@ -1,81 +1,79 @@
-# make build   bin/gatepost, static
-# make run     build and start it with the built-in settings
-# make test    everything that has to hold; installs what it needs
-# make soak    the long form of the rigs, hours
-# make bench   benchmarks of the packages
-# make fuzz    every fuzz target for a minute
+# Gatepost. "make" builds it, "make run" starts it, "make test" is the whole
+# proof and what CI runs. "make help" lists the rest.
 
-VERSION := $(shell cat VERSION)
-COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null)
-LDFLAGS := -s -w -X main.version=$(VERSION)$(if $(COMMIT),+$(COMMIT))
-UNIT    := $(shell go list ./... 2>/dev/null | grep -v /e2e)
-export CGO_ENABLED := 0
+GO      ?= go
+# Short forms for "make test"; for a longer look: make fuzz FUZZTIME=10m
+FUZZTIME ?= 5s
 
-.PHONY: build run test check unit fuzz-short cross emulated e2e soak bench fuzz setup clean
+# 0.1.0+8ee0286, with -dirty when the tree has changes. Outside of a git
+# repository it is the number alone.
+commit  := $(shell git describe --always --dirty --abbrev=7 --exclude '*' 2>/dev/null)
+version := $(shell cat VERSION)$(if $(commit),+$(commit))
 
-build:
-	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatepost .
+# Static and reproducible: the same commit gives the same bytes anywhere.
+compile = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(version)'
 
-run: build
-	@bin/gatepost run
+# The packages with tests, but for the black-box suite, which has its own step.
+units = $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
-test: setup check unit fuzz-short cross emulated e2e
-	@echo "== all passed"
+# The order is that of the time to the first failure.
+steps := tools lint build unit cross foreign fuzz e2e
 
-setup:
-	@echo "== setup"
-	@scripts/setup.sh
+export GO FUZZTIME
 
-check:
-	@echo "== gofmt, vet, staticcheck"
-	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted: $$bad"; exit 1; fi
-	@go vet ./...
-	@GOARCH=386 go vet ./...
-	@GOARCH=arm go vet ./...
-	@go tool staticcheck ./...
+.PHONY: build run test $(filter-out build,$(steps)) soak bench clean help
 
-# Twice: with the race detector, and without it for the tests that count
-# allocations.
-unit:
-	@echo "== unit tests"
-	@go test $(UNIT)
-	@echo "== unit tests, race detector"
-	@CGO_ENABLED=1 go test -race $(UNIT)
+build: ## build bin/gatepost for this machine
+	$(compile) -o bin/gatepost .
 
-fuzz-short:
-	@echo "== fuzz targets, 4 seconds each"
-	@scripts/fuzz.sh 4s
+run: build ## build and start it: no configuration needed, data in ./data
+	bin/gatepost run
 
-fuzz:
-	@scripts/fuzz.sh 60s
+test: ## everything: the steps tools to e2e below, in order, until one fails
+	@MAKE='$(MAKE)' scripts/steps.sh $(steps)
 
-cross:
-	@echo "== builds for amd64 arm64 armv7 riscv64 386"
-	@mkdir -p bin
-	@GOARCH=amd64 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatepost-amd64 .
-	@GOARCH=arm64 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatepost-arm64 .
-	@GOARCH=arm GOARM=7 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatepost-armv7 .
-	@GOARCH=riscv64 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatepost-riscv64 .
-	@GOARCH=386 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/gatepost-386 .
+tools: ## install the Debian packages that the tests need and that are missing
+	scripts/setup.sh
 
-# The rings and the arithmetic on the other word sizes and page tables, under
-# emulation.
-emulated:
-	@echo "== ring, queue, ack, message, wukong on 386, arm, arm64, riscv64"
-	@GOARCH=386 go test ./ring ./queue ./ack ./message ./wukong
-	@GOARCH=arm GOARM=7 go test -exec qemu-arm-static ./ring ./queue ./ack ./message
-	@GOARCH=arm64 go test -exec qemu-aarch64-static ./ring ./message
-	@GOARCH=riscv64 go test -exec qemu-riscv64-static ./ring ./message
+lint: ## gofmt, vet (for 32 bits too), staticcheck
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted as gofmt does:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	GOARCH=386 $(GO) vet ./...
+	GOARCH=arm $(GO) vet ./...
+	$(GO) tool staticcheck ./...
 
-e2e: build
-	@echo "== the binary and its clients"
-	@GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 go test -count=1 -timeout 25m ./e2e
+unit: ## unit tests with the race detector, then those that count allocations without it
+	$(GO) test -race $(units)
+	$(GO) test -run 'Alloc' $(units)
 
-soak: setup build
-	@GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_SOAK=1 GATEPOST_STRICT=1 go test -count=1 -timeout 6h -v ./e2e
+cross: ## build dist/gatepost-linux-* for all processors
+	$(foreach t,$(targets),$(call target,$(t)) $(compile) -o dist/gatepost-linux-$(t) .$(newline))
 
-bench:
-	@go test -run '^$$' -bench . -benchmem $(UNIT)
+foreign: ## unit tests of the packages without sockets on other processors, emulated
+	scripts/foreign.sh
 
-clean:
-	@rm -rf bin
+fuzz: ## fuzz every target for FUZZTIME
+	scripts/fuzz.sh
+
+e2e: build ## the black-box suite against bin/gatepost; needs root, for file systems that it can break
+	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 $(GO) test -count=1 -timeout 25m ./e2e
+
+soak: build ## the long form of e2e: hours
+	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 GATEPOST_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./e2e
+
+bench: ## benchmarks of the packages; for a whole broker see "gatepost bench --help"
+	$(GO) test -run '^$$' -bench . -benchmem $(units)
+
+clean: ## remove what was built
+	rm -rf bin dist
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+
+# Name of a processor -> the variables that make the compiler build for it.
+targets := amd64 arm64 armv7 riscv64 386
+target = GOOS=linux GOARCH=$(if $(filter armv7,$(1)),arm GOARM=7,$(1))
+define newline
+
+
+endef

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -68,6 +69,7 @@ type Broker struct {
 	dedup    *window
 	maxID    int64
 	key      []byte
+	seed     maphash.Seed // of device ids
 	record   message.Record
 	outgoing [][]Delivery // per loop, posted once per round of the inbox
 }
@@ -85,6 +87,7 @@ func New(o Options, s Store) *Broker {
 		channels: make(map[string]*channel),
 		users:    make(map[string]*user),
 		dedup:    newWindow(o.DedupWindow),
+		seed:     maphash.MakeSeed(),
 	}
 }
 
@@ -113,7 +116,8 @@ func (b *Broker) Commit(c message.Committed) error {
 // to it, those missed before are reported as Missed.
 func (b *Broker) Attach(a Attach) error { return b.inbox.Push(event{attach: a}) }
 
-// Detach takes a connection offline. UID, Loop and Conn must be those of Attach.
+// Detach takes a connection offline. UID, Loop, Conn and Device must be those
+// of Attach.
 // read are positions that are on their way through the log too: said here they
 // count at once, so that a user who comes back within a sync is not pushed what
 // was acknowledged. The slice is taken over.
@@ -358,9 +362,10 @@ func (b *Broker) cursor(r *message.Record) {
 
 func (b *Broker) attach(a *Attach) {
 	u := b.user(a.UID)
+	deviceID := b.deviceKey(a.DeviceID)
 	kept := u.online[:0]
 	for _, c := range u.online {
-		sameDevice := c.deviceID == a.DeviceID && a.DeviceID != ""
+		sameDevice := c.deviceID == deviceID && deviceID != 0
 		if c.device != a.Device || !b.o.Master && !sameDevice {
 			kept = append(kept, c)
 			continue
@@ -372,7 +377,7 @@ func (b *Broker) attach(a *Attach) {
 		b.stats.Kicks.Add(1)
 		b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: reason})
 	}
-	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, deviceID: a.DeviceID})
+	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
 	for ch, m := range u.in {
 		if from := m.position(a.Device); from < ch.last {

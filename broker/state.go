@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"hash/maphash"
 	"strings"
 
 	"gatepost/message"
@@ -61,7 +62,7 @@ type user struct {
 // connection is one online connection of a user.
 type connection struct {
 	conn     uint64
-	deviceID string
+	deviceID uint64 // hash with a random seed, so that it costs 8 bytes; 0: none
 	loop     uint16
 	device   uint8
 }
@@ -71,6 +72,14 @@ type connection struct {
 func (b *Broker) channelKey(typ uint8, id []byte) []byte {
 	b.key = append(append(b.key[:0], typ), id...)
 	return b.key
+}
+
+// deviceKey hashes a device id.
+func (b *Broker) deviceKey(id string) uint64 {
+	if id == "" {
+		return 0
+	}
+	return maphash.String(b.seed, id)
 }
 
 // user returns a user, new if unknown.

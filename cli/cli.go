@@ -165,7 +165,6 @@ func (f *flags) none(env Env, args []string) error {
 	return err
 }
 
-
 func (f *flags) wrong(format string, args ...any) error {
 	return &usageError{f.Name(), fmt.Sprintf(format, args...)}
 }

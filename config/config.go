@@ -115,6 +115,7 @@ func (c *Config) Ceiling() int64 {
 		ApplyBytes:     c.Queue.ApplyBytes,
 		MailboxBytes:   c.Queue.MailboxBytes,
 		GroupBytes:     c.Wal.GroupBytes,
+		RollSize:       c.Wal.RollSize,
 		DedupWindow:    c.Broker.DedupWindow,
 		MaxChannels:    c.Broker.MaxChannels,
 	}.Ceiling()

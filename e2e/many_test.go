@@ -69,7 +69,7 @@ func TestManyConnections(t *testing.T) {
 	const total, first = 10_000, 2_000
 	for _, encrypted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("encryption=%v", encrypted), func(t *testing.T) {
-			b := start(t, encryption(encrypted), set("net.max_connections", "20000"), set("log.level", "warn"))
+			b := start(t, encryption(encrypted), set("net.max_connections", "15000"), set("log.level", "warn"))
 			all := crowd(t, b, 0, first)
 			low, rings := quiet(b), b.status("RssShmem")
 			all = append(all, crowd(t, b, first, total-first)...)

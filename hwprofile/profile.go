@@ -93,7 +93,7 @@ func Classes() []Profile {
 			Class: Tiny, Loops: 1,
 			Scratch: 64 * kib, ReadBudget: 64 * kib, OutLimit: 64 * kib, RingPool: 8 * mib, MaxConnections: 2000,
 			LogItems: 1024, LogBytes: 2 * mib, ApplyItems: 256, ApplyBytes: 2 * mib, MailboxItems: 1024, MailboxBytes: 1 * mib,
-			RollSize: 8 * mib, GroupBytes: 256 * kib, GroupItems: 512, Headroom: 16 * mib,
+			RollSize: 4 * mib, GroupBytes: 256 * kib, GroupItems: 512, Headroom: 16 * mib,
 			DedupWindow: 20_000, MaxChannels: 10_000, InflightMax: 256,
 			MemoryLimit: 64 * mib, GCPercent: 50,
 		},
@@ -101,7 +101,7 @@ func Classes() []Profile {
 			Class: Small, Loops: 1,
 			Scratch: 64 * kib, ReadBudget: 128 * kib, OutLimit: 128 * kib, RingPool: 16 * mib, MaxConnections: 5000,
 			LogItems: 2048, LogBytes: 4 * mib, ApplyItems: 512, ApplyBytes: 4 * mib, MailboxItems: 2048, MailboxBytes: 2 * mib,
-			RollSize: 16 * mib, GroupBytes: 512 * kib, GroupItems: 1024, Headroom: 32 * mib,
+			RollSize: 8 * mib, GroupBytes: 512 * kib, GroupItems: 1024, Headroom: 32 * mib,
 			DedupWindow: 50_000, MaxChannels: 50_000, InflightMax: 512,
 			MemoryLimit: 128 * mib, GCPercent: 50,
 		},
@@ -117,7 +117,7 @@ func Classes() []Profile {
 			Class: X86, Loops: 4,
 			Scratch: 256 * kib, ReadBudget: 256 * kib, OutLimit: 256 * kib, RingPool: 64 * mib, MaxConnections: 50_000,
 			LogItems: 8192, LogBytes: 16 * mib, ApplyItems: 2048, ApplyBytes: 16 * mib, MailboxItems: 8192, MailboxBytes: 8 * mib,
-			RollSize: 64 * mib, GroupBytes: 1 * mib, GroupItems: 4096, Headroom: 64 * mib,
+			RollSize: 32 * mib, GroupBytes: 1 * mib, GroupItems: 4096, Headroom: 64 * mib,
 			DedupWindow: 500_000, MaxChannels: 500_000, InflightMax: 1024,
 			MemoryLimit: 512 * mib, GCPercent: 100,
 		},
@@ -170,6 +170,7 @@ func (p *Profile) fit() {
 		p.LogBytes = max(p.LogBytes/2, p.GroupBytes)
 		p.ApplyBytes = max(p.ApplyBytes/2, p.GroupBytes)
 		p.MailboxBytes = max(p.MailboxBytes/2, 256*kib)
+		p.RollSize = max(p.RollSize/2, 2*p.GroupBytes, mib)
 		p.MaxConnections = max(p.MaxConnections/2, 250)
 		p.DedupWindow = max(p.DedupWindow/2, 2500)
 		p.MaxChannels = max(p.MaxChannels/2, 1000)
@@ -188,6 +189,7 @@ func (p Profile) Ceiling() int64 {
 		p.RingPool + loops*p.Scratch +
 		p.LogBytes + p.ApplyBytes + loops*p.MailboxBytes +
 		3*p.GroupBytes + // our frame and the two copies the log library makes
+		9*p.RollSize/4 + // that library keeps the file it appends to, in a slice that grows
 		int64(p.MaxConnections)*ConnectionBytes +
 		int64(p.MaxChannels)*ChannelBytes +
 		int64(p.DedupWindow)*DedupBytes

@@ -60,6 +60,7 @@ type Conn struct {
 	blocked     bool // the socket took less than all: wait for EPOLLOUT
 	outDead     bool // the socket takes nothing any more
 	high        bool // Pending was at or above OutLimit
+	drain       bool // see WantDrained
 	partial     bool // in the FIFO of incomplete frames
 	ready       bool // on the list of that name
 	dirty       bool
@@ -207,6 +208,12 @@ func (c *Conn) push(n int) {
 	if c.High() {
 		c.high = true
 	}
+}
+
+// WantDrained asks for one OnWritable when nothing is unsent any more.
+func (c *Conn) WantDrained() {
+	c.drain = true
+	c.markDirty()
 }
 
 // Write copies p to the output, on a WebSocket as one binary message. It returns false, and writes nothing, when Out

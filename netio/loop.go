@@ -26,8 +26,8 @@ type Handler interface {
 	// called again after ResumeRead. An error closes with that reason.
 	OnRead(*Conn) error
 	// OnWritable is called when Pending fell below half of OutLimit after
-	// having been above OutLimit, and when rings came back after Out failed
-	// for want of them.
+	// having been above OutLimit, when rings came back after Out failed for
+	// want of them, and after WantDrained.
 	OnWritable(*Conn)
 	// OnClose is called once for each connection that OnOpen saw, at the end
 	// of the round; the Conn must not be kept.

@@ -71,6 +71,10 @@ func (l *Loop) flush(c *Conn) {
 		c.high = false
 		l.wantWritable(c)
 	}
+	if c.drain && c.out == nil {
+		c.drain = false
+		l.wantWritable(c)
+	}
 	if c.ended && c.out == nil && (c.owed <= 0 || c.outDead) {
 		c.shut(io.EOF, false)
 	}

@@ -1,20 +1,25 @@
 #!/bin/sh
-# Runs every fuzz target for a time, 5s unless told: scripts/fuzz.sh [TIME]
+# Runs every fuzz target of the repository for $FUZZTIME, one after the other.
+# A failing input is left in the package's testdata/fuzz: commit it with the
+# repair.
 set -eu
-time=${1:-5s}
-for file in $(grep -l '^func Fuzz' ./*/*_test.go); do
-	dir=$(dirname "$file")
-	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
-		echo "$dir $target $time"
-		go test "$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -parallel 2 >/tmp/fuzz.$$ 2>&1 || {
-			# The engine sometimes reports its own deadline as a failure; a
-			# finding always leaves a failing input.
-			if grep -q 'Failing input\|panic' /tmp/fuzz.$$ || ! grep -q 'context deadline exceeded' /tmp/fuzz.$$; then
-				cat /tmp/fuzz.$$
-				rm -f /tmp/fuzz.$$
-				exit 1
-			fi
-		}
-		rm -f /tmp/fuzz.$$
-	done
+GO=${GO:-go}
+time=${FUZZTIME:-5s}
+
+# "FuzzX" lines are followed by the "ok package" they belong to.
+targets=$($GO test -list '^Fuzz' $($GO list ./... | grep -v '/e2e$') |
+	awk '/^Fuzz/ { names[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, names[i]; n = 0 }')
+[ -n "$targets" ] || { echo "found no fuzz targets" >&2; exit 1; }
+
+echo "$targets" | while read -r package name; do
+	echo "-- $package $name"
+	if ! out=$($GO test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -parallel 2 "$package" 2>&1 </dev/null); then
+		# Now and then the engine calls its own deadline a failure. A finding
+		# says more than that.
+		if echo "$out" | grep -q 'Failing input\|panic' || ! echo "$out" | grep -q 'context deadline exceeded'; then
+			echo "$out"
+			exit 1
+		fi
+	fi
+	echo "$out" | grep '^fuzz: elapsed' | tail -n 1
 done

@@ -13,8 +13,8 @@ import (
 const maxName = 1024
 
 // attach is what the core is told of a connection.
-func (p *peer) attach(loop uint16) broker.Attach {
-	return broker.Attach{UID: p.uid, DeviceID: p.deviceID, Conn: p.conn.ID(), Loop: loop, Device: p.device}
+func (p *peer) attach(loop uint16, deviceID string) broker.Attach {
+	return broker.Attach{UID: p.uid, DeviceID: deviceID, Conn: p.conn.ID(), Loop: loop, Device: p.device}
 }
 
 // connect logs a connection in or refuses it with the reason.
@@ -33,22 +33,22 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 		answer.ServerKey, answer.Salt, answer.NodeID = nil, nil, 0
 		g.stats.LoginsFail.Add(1)
 		g.complaints.add(g.now, "login refused", "remote", p.conn.RemoteAddr(), "reason", answer.Reason.String())
-		p.conn.Write(answer.Append(nil, p.version))
+		p.conn.Write(answer.Append(g.plain[:0], p.version))
 		p.state = stateClosing
 		p.conn.Close(errLogin)
 		return nil
 	}
-	p.uid, p.deviceID, p.device = string(c.UID), string(c.DeviceID), c.DeviceFlag
+	p.uid, p.device = string(c.UID), c.DeviceFlag
 	p.state = stateLive
 	p.conn.SetEstablished()
 	g.stats.Live.Add(1)
 	g.stats.Logins.Add(1)
 	// The CONNACK stands in the output before any push can.
-	if !p.conn.Write(answer.Append(nil, p.version)) {
+	if !p.conn.Write(answer.Append(g.plain[:0], p.version)) {
 		p.conn.Close(errOutput)
 		return nil
 	}
-	if err := g.core.Attach(p.attach(g.index)); err != nil {
+	if err := g.core.Attach(p.attach(g.index, string(c.DeviceID))); err != nil {
 		p.conn.Close(errClosed)
 	}
 	return nil
@@ -76,10 +76,11 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 	if err != nil {
 		return wukong.ReasonSystemError
 	}
-	if p.keys, err = wukong.DeriveKeys(private, c.ClientKey, []byte(salt)); err != nil {
+	keys, err := wukong.DeriveKeys(private, c.ClientKey, []byte(salt))
+	if err != nil {
 		return wukong.ReasonAuthFail
 	}
-	p.keyed = true
+	p.keys = &keys
 	answer.ServerKey, answer.Salt = []byte(wukong.PublicKey(private)), []byte(salt)
 	return wukong.ReasonSuccess
 }

@@ -32,7 +32,6 @@ func (g *Gate) deliver() {
 		switch p := g.peer(d.Conn); {
 		case p == nil: // gone
 		case d.Kind == broker.Ack:
-			p.conn.Owe(-1)
 			g.answer(p, wukong.Sendack{
 				Flags: d.Flags, MessageID: d.MessageID, ClientSeq: d.ClientSeq,
 				MessageSeq: uint32(d.Seq), Reason: wukong.Reason(d.Reason),
@@ -143,7 +142,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	if r.ChannelType == message.ChannelPerson {
 		v.ChannelID = wukong.PersonPeer(r.ChannelID, g.uid)
 	}
-	if p.keyed {
+	if p.keys != nil {
 		c := g.cipher(p)
 		dst := p.conn.Out(c.RecvSize(v, p.version))
 		if dst == nil {

@@ -87,7 +87,8 @@ type Gate struct {
 	dirty     []int32 // streams with a read position to propose
 	cursorsAt time.Time
 
-	ciphers map[uint64]*wukong.Cipher // by connection, of the recent ones
+	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
+	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
 	crypto  wukong.Scratch
 
 	items  []broker.Delivery // scratch of a round
@@ -110,6 +111,14 @@ type streamKey struct {
 // maxCiphers bounds the ciphers kept ready, 600 bytes each.
 const maxCiphers = 1024
 
+// A connection is not read any further while maxUnread bytes of its output do
+// not leave or maxUnanswered of its SENDs wait for the log. Together they keep
+// the output of a sender that reads nothing in one ring of 64 KiB.
+const (
+	maxUnread     = 16 << 10
+	maxUnanswered = 2048
+)
+
 // stallRetry is how long a refused batch waits for the next try. The committer
 // does not wake loops: while its queue is full it is busy, and a sync takes
 // about this long.
@@ -123,9 +132,11 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		ids:      newIDs(loop.Index(), o.MessageIDFloor),
 		now:      time.Now(),
 		inflight: ack.New(o.Retry),
+		plain:    make([]byte, 0, 1024),
 		free:     -1,
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
+		unsent:   make(map[uint64][]wukong.Sendack),
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
 	g.box.wake = loop.Wake
@@ -150,7 +161,7 @@ var (
 	errLogin  = errors.New("login refused")
 	errKicked = errors.New("the user logged in elsewhere")
 	errLeft   = errors.New("the client said goodbye")
-	errOutput = errors.New("an answer does not fit into the connection's output: the client reads too slowly")
+	errOutput = errors.New("the answer to a login does not fit into the connection's output")
 	errClosed = errors.New("the broker shuts down")
 )
 
@@ -173,8 +184,13 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 			done = len(src)
 			return nil
 		}
-		if p.deaf = c.High(); p.deaf {
+		if p.deaf = c.Pending() >= maxUnread || len(g.unsent[c.ID()]) > 0; p.deaf {
 			c.PauseRead() // it does not read its answers: no more questions
+			c.WantDrained()
+			return nil
+		}
+		if p.full = p.owed >= maxUnanswered; p.full {
+			c.PauseRead()
 			return nil
 		}
 		f, n, err := wukong.Split(src[done:])
@@ -239,6 +255,9 @@ func (g *Gate) bad(p *peer, err error) error {
 // OnWritable is called when a connection's output has room again.
 func (g *Gate) OnWritable(c *netio.Conn) {
 	p := c.Data.(*peer)
+	if !g.sendUnsent(p) {
+		return
+	}
 	if p.deaf {
 		p.deaf = false
 		g.resume(p)
@@ -248,7 +267,7 @@ func (g *Gate) OnWritable(c *netio.Conn) {
 
 // resume lets a connection be read when nothing stands against it.
 func (g *Gate) resume(p *peer) {
-	if !p.deaf && !p.waiting {
+	if !p.deaf && !p.waiting && !p.full {
 		p.conn.ResumeRead()
 	}
 }
@@ -263,6 +282,7 @@ func (g *Gate) OnClose(c *netio.Conn, reason error) {
 	g.stats.Live.Add(-1)
 	g.inflight.Drop(c.ID())
 	delete(g.ciphers, c.ID())
+	delete(g.unsent, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {
 		s := &g.streams[ref]
@@ -276,7 +296,7 @@ func (g *Gate) OnClose(c *netio.Conn, reason error) {
 	}
 	p.streams = -1
 	// Only Close makes Detach fail, and then nobody needs it.
-	_ = g.core.Detach(p.attach(g.index), read)
+	_ = g.core.Detach(p.attach(g.index, ""), read)
 }
 
 // OnRound works off the mailbox and the clocks and hands the round's batch to
@@ -312,7 +332,7 @@ func (g *Gate) cipher(p *peer) *wukong.Cipher {
 		if len(g.ciphers) >= maxCiphers {
 			clear(g.ciphers)
 		}
-		c = g.crypto.NewCipher(p.keys)
+		c = g.crypto.NewCipher(*p.keys)
 		g.ciphers[id] = c
 	}
 	return c

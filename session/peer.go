@@ -7,23 +7,29 @@ import (
 )
 
 // peer is one connection. It holds what an idle connection must cost and no
-// more: no buffer, no cipher, no map.
+// more: no buffer, no cipher, no map. 64 bytes.
 type peer struct {
 	conn     *netio.Conn
 	uid      string
-	deviceID string
-	keys     wukong.Keys
-	streams  int32 // head of the list of its streams, -1 if none
-	behind   int32 // number of its streams that are behind
-	fetching uint16
+	keys     *wukong.Keys // nil: payloads are not encrypted
+	bucket   *bucket      // nil until the first SEND under a rate limit
+	streams  int32        // head of the list of its streams, -1 if none
+	behind   int32        // number of its streams that are behind
+	owed     int32        // SENDs that wait for the log
+	fetching uint8        // pages asked for and not here yet
 	version  uint8
 	device   uint8
 	state    peerState
-	keyed    bool // payloads are encrypted
 	waiting  bool // reading is paused until the log takes the round's batch
-	deaf     bool // reading is paused until the client reads
-	tokens   float32
-	refilled int64 // unix ms of the last refill of tokens
+	deaf     bool // reading is paused until the client reads its answers
+	full     bool // reading is paused until SENDs are answered
+}
+
+// bucket is what a connection may send now: it fills at a rate per second up
+// to that rate.
+type bucket struct {
+	tokens float64
+	ms     int64 // unix ms of the last refill
 }
 
 type peerState uint8

@@ -33,7 +33,8 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	payload, reason := g.admit(p, s)
 	if reason != wukong.ReasonSuccess {
 		g.stats.SendsRefuse.Add(1)
-		return true, g.sendack(p, wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
+		g.sendack(p, wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
+		return true, nil
 	}
 	g.stats.Sends.Add(1)
 	g.uid = append(g.uid[:0], p.uid...)
@@ -62,6 +63,7 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 		Conn: p.conn.ID(), MessageID: r.MessageID, ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags,
 	})
 	p.conn.Owe(1)
+	p.owed++
 	if b.Size() >= g.o.GroupBytes {
 		g.proposeBatch(kind)
 	}
@@ -98,7 +100,7 @@ func (g *Gate) admit(p *peer, s *wukong.Send) ([]byte, wukong.Reason) {
 		return nil, wukong.Reason(reason)
 	}
 	payload := s.Payload
-	if p.keyed {
+	if p.keys != nil {
 		c := g.cipher(p)
 		var err error
 		if !c.CheckSendKey(s) {
@@ -115,19 +117,20 @@ func (g *Gate) admit(p *peer, s *wukong.Send) ([]byte, wukong.Reason) {
 	return payload, wukong.ReasonSuccess
 }
 
-// spend takes a token from the connection's bucket, which fills at rate per
-// second up to rate.
+// spend takes a token from the connection's bucket.
 func (p *peer) spend(ms int64, rate int) bool {
-	if p.refilled == 0 {
-		p.tokens = float32(rate)
-	} else if passed := ms - p.refilled; passed > 0 {
-		p.tokens = min(float32(rate), p.tokens+float32(passed)*float32(rate)/1000)
+	if p.bucket == nil {
+		p.bucket = &bucket{tokens: float64(rate), ms: ms}
 	}
-	p.refilled = ms
-	if p.tokens < 1 {
+	b := p.bucket
+	if passed := ms - b.ms; passed > 0 {
+		b.tokens = min(float64(rate), b.tokens+float64(passed)*float64(rate)/1000)
+	}
+	b.ms = ms
+	if b.tokens < 1 {
 		return false
 	}
-	p.tokens--
+	b.tokens--
 	return true
 }
 
@@ -188,7 +191,6 @@ func (g *Gate) refuse(b *message.Batch) {
 	for i := range b.Len() {
 		o := b.Origin(i)
 		if c := g.loop.Lookup(o.Conn); c != nil {
-			c.Owe(-1)
 			g.answer(c.Data.(*peer), wukong.Sendack{
 				Flags: o.Flags, MessageID: o.MessageID, ClientSeq: o.ClientSeq, Reason: wukong.ReasonSystemError,
 			})
@@ -197,20 +199,46 @@ func (g *Gate) refuse(b *message.Batch) {
 	b.Release()
 }
 
-// answer is sendack for a connection that is not being read at the moment.
+// answer gives the SENDACK of a SEND that waited for the log.
 func (g *Gate) answer(p *peer, a wukong.Sendack) {
-	if err := g.sendack(p, a); err != nil {
-		p.conn.Close(err)
+	p.conn.Owe(-1)
+	if p.owed--; p.full && p.owed <= maxUnanswered/2 {
+		p.full = false
+		g.resume(p)
+	}
+	g.sendack(p, a)
+}
+
+// sendack answers a SEND. An answer that has no room waits for OnWritable: no
+// answer is dropped or overtaken.
+func (g *Gate) sendack(p *peer, a wukong.Sendack) {
+	id := p.conn.ID()
+	if rest := g.unsent[id]; len(rest) > 0 || !writeAck(p, &a) {
+		g.unsent[id] = append(rest, a)
 	}
 }
 
-// sendack answers a SEND. An answer that has no room ends the connection: the
-// client would wait for it for ever.
-func (g *Gate) sendack(p *peer, a wukong.Sendack) error {
+// sendUnsent writes the answers that waited for room. It reports whether none
+// is left.
+func (g *Gate) sendUnsent(p *peer) bool {
+	id := p.conn.ID()
+	rest := g.unsent[id]
+	for i := range rest {
+		if !writeAck(p, &rest[i]) {
+			g.unsent[id] = rest[i:]
+			return false
+		}
+	}
+	delete(g.unsent, id)
+	return true
+}
+
+// writeAck reports false if the output has no room.
+func writeAck(p *peer, a *wukong.Sendack) bool {
 	dst := p.conn.Out(wukong.SendackSize)
 	if dst == nil {
-		return errOutput
+		return false
 	}
 	p.conn.Commit(len(a.Append(dst[:0])))
-	return nil
+	return true
 }
