@@ -41,6 +41,7 @@ has one: the built-in default, the hardware profile, the file, the flag.
 * **File**: TOML, given with ` + "`--config FILE`" + `. Keys with a dot live in a section:
   ` + "`net.loops`" + ` is ` + "`loops`" + ` under ` + "`[net]`" + `.
 * **Flags**: every key is a flag of the same name, ` + "`--net.loops 2`" + ` or ` + "`--net.loops=2`" + `.
+  ` + "`--set net.loops=2`" + ` is the same, for scripts that have keys and values.
 * **Sizes** are whole numbers with a unit, B, KiB, MiB or GiB, and **times** are written
   like ` + "`100ms`, `10s`, `1m30s`" + `. Both are quoted in the file and the unit is required.
 

@@ -111,7 +111,7 @@ func Classes() []Profile {
 			LogItems: 4096, LogBytes: 8 * mib, ApplyItems: 1024, ApplyBytes: 8 * mib, MailboxItems: 4096, MailboxBytes: 4 * mib,
 			RollSize: 16 * mib, GroupBytes: 1 * mib, GroupItems: 2048, Headroom: 64 * mib,
 			DedupWindow: 200_000, MaxChannels: 200_000, InflightMax: 1024,
-			MemoryLimit: 256 * mib, GCPercent: 100,
+			MemoryLimit: 256 * mib, GCPercent: 50,
 		},
 		{
 			Class: X86, Loops: 4,
@@ -119,7 +119,7 @@ func Classes() []Profile {
 			LogItems: 8192, LogBytes: 16 * mib, ApplyItems: 2048, ApplyBytes: 16 * mib, MailboxItems: 8192, MailboxBytes: 8 * mib,
 			RollSize: 32 * mib, GroupBytes: 1 * mib, GroupItems: 4096, Headroom: 64 * mib,
 			DedupWindow: 500_000, MaxChannels: 500_000, InflightMax: 1024,
-			MemoryLimit: 512 * mib, GCPercent: 100,
+			MemoryLimit: 512 * mib, GCPercent: 50,
 		},
 	}
 }
