@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	largestRing = 2 * mib // of package ring: a frame of 1 MiB and its header
-	ownFiles    = 64      // descriptors for the log, epoll, listeners, HTTP and standard streams
+	loopRings = 4 * mib // of a loop: what netio needs to take one frame of 1 MiB
+	ownFiles  = 64      // descriptors for the log, epoll, listeners, HTTP and standard streams
 )
 
 // check holds the values against each other and against the machine. Each
@@ -35,9 +35,9 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	if page := int64(prof.Facts.PageSize); page > 0 && c.Net.Scratch%page != 0 {
 		refuse("%s must be a multiple of this machine's page size of %s", c.say("net.scratch"), formatSize(page))
 	}
-	if share := c.Net.RingPool / int64(c.Net.Loops); share < largestRing {
+	if share := c.Net.RingPool / int64(c.Net.Loops); share < loopRings {
 		refuse("%s divided by %s gives each loop %s, expected at least %s: the largest frame would never fit",
-			c.say("net.ring_pool"), c.say("net.loops"), formatSize(share), formatSize(largestRing))
+			c.say("net.ring_pool"), c.say("net.loops"), formatSize(share), formatSize(loopRings))
 	} else if c.Net.OutLimit > share {
 		refuse("%s must not be above a loop's share of %s: %s", c.say("net.out_limit"), c.say("net.ring_pool"), formatSize(share))
 	}
@@ -61,10 +61,10 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	}
 	problems = append(problems, c.checkFiles(prof, files)...)
 	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
-		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message)",
+		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message)",
 			c.say("memory.limit"), formatMiB(ceiling),
 			c.say("net.ring_pool"), c.say("queue.log_bytes"), c.say("queue.apply_bytes"), c.say("queue.mailbox_bytes"), c.say("net.loops"),
-			c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"),
+			c.say("wal.group_bytes"), c.say("wal.roll_size"), c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"),
 			formatSize(hwprofile.ConnectionBytes), formatSize(hwprofile.ChannelBytes), formatSize(hwprofile.DedupBytes))
 	}
 	return problems

@@ -103,8 +103,8 @@ type Memory struct {
 // "FILE:LINE" or "flag --net.loops". It is "" for a name that is no key.
 func (c *Config) Origin(name string) string { return c.origin[name] }
 
-// Ceiling is what the process may use in bytes when every queue, ring and table
-// is full. Load refuses a configuration whose ceiling is above memory.limit.
+// Ceiling is the smallest memory limit in bytes that is enough when every
+// queue, ring and table is full. Load refuses a memory.limit below it.
 func (c *Config) Ceiling() int64 {
 	return hwprofile.Profile{
 		Loops:          c.Net.Loops,

@@ -55,6 +55,10 @@ func TestEveryMachineStarts(t *testing.T) {
 						if err != nil {
 							t.Fatalf("%s, %d open files: %s", prof, files, err)
 						}
+						rings := c.Net.RingPool + int64(c.Net.Loops)*c.Net.Scratch
+						if heap := c.HeapLimit(); heap < hwprofile.BaseBytes+c.Queue.LogBytes+c.Queue.ApplyBytes || heap+rings > c.Memory.Limit {
+							t.Fatalf("%s: a heap limit of %d bytes beside %d of rings", prof, heap, rings)
+						}
 						if files > 0 && c.Net.MaxConnections+ownFiles > int(files) {
 							t.Fatalf("%s: %d connections with %d open files", prof, c.Net.MaxConnections, files)
 						}
@@ -170,7 +174,7 @@ func TestRefused(t *testing.T) {
 	f("[net]\nscratch = '65536'", "no unit: one of")
 	f("[net]\nscratch = '-64KiB'", "no whole number in front")
 	f("[net]\nscratch = '99999999999GiB'", "too large a number")
-	f("[net]\nscratch = '100KiB'", `found "100KiB", expected a size such as "64KiB" from 64KiB to 16MiB, a power of two`)
+	f("[net]\nscratch = '100KiB'", `found "100KiB", expected a size such as "64KiB" from 64KiB to 2MiB, a power of two`)
 	f("[net]\nmax_payload = '32KiB'", "from 1B to 32767B")
 	f("[net]\nidle_timeout = '180'", `found "180", expected a time such as "10s" from 1s to 24h`)
 	f("[net]\nidle_timeout = '1ms'", "from 1s to 24h")
@@ -223,8 +227,8 @@ func TestChecks(t *testing.T) {
 	f("tcp=off ws=off", plenty)
 	f("tcp=:9 ws=:9", plenty, "tcp = :9 (flag --tcp) and ws = :9 (flag --ws) must differ")
 	f("tcp=:0 ws=:0 http=:0", plenty)
-	f("net.ring_pool=4MiB net.loops=3", plenty, "gives each loop 1398101B, expected at least 2MiB")
-	f("net.ring_pool=4MiB net.loops=2", plenty)
+	f("net.ring_pool=8MiB net.loops=3", plenty, "gives each loop 2796202B, expected at least 4MiB")
+	f("net.ring_pool=8MiB net.loops=2", plenty)
 	f("net.partial_timeout=10s net.idle_timeout=5s", plenty, "must not be above")
 	f("queue.log_bytes=64KiB", plenty, "queue.log_bytes = 64KiB (flag --queue.log_bytes) must not be below wal.group_bytes = 1MiB (profile mid)")
 	f("wal.roll_size=1MiB", plenty, "at least twice")
@@ -237,6 +241,7 @@ func TestChecks(t *testing.T) {
 	f("memory.limit=32MiB", plenty, "memory.limit = 32MiB (flag --memory.limit) is too little: rings, queues and tables may take")
 	f("net.ring_pool=1GiB", plenty, "memory.limit = 256MiB (profile mid) is too little")
 	f("net.ring_pool=1GiB memory.limit=2GiB", plenty)
+	f("net.ring_pool=1GiB memory.limit=1200MiB", plenty, "memory.limit = 1200MiB (flag --memory.limit) is too little")
 
 	prof := board()
 	prof.Facts.PageSize = 65536 * 2
@@ -302,6 +307,10 @@ func TestTable(t *testing.T) {
 		}
 		places[k.at(c)] = k.name
 		if k.kind == integer && k.max > 1<<31-1 {
+			t.Errorf("%s: the maximum of %d does not fit an int of 32 bits", k.name, k.max)
+		}
+		// all sizes but these become an int somewhere
+		if k.kind == size && k.max > 1<<31-1 && k.name != "memory.limit" && k.name != "wal.headroom" {
 			t.Errorf("%s: the maximum of %d does not fit an int of 32 bits", k.name, k.max)
 		}
 		if k.help == "" || !strings.HasSuffix(k.help, ".") {

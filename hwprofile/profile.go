@@ -181,11 +181,12 @@ func (p *Profile) fit() {
 	}
 }
 
-// Ceiling is what the process may use in bytes when everything is full: rings,
-// queues, the group being written and the tables of the core.
+// Ceiling is the smallest memory limit in bytes that is enough when everything
+// is full: rings, queues, the group being written, the tables of the core, and
+// a tenth of the limit for what nobody counts.
 func (p Profile) Ceiling() int64 {
 	loops := int64(p.Loops)
-	return BaseBytes +
+	full := BaseBytes +
 		p.RingPool + loops*p.Scratch +
 		p.LogBytes + p.ApplyBytes + loops*p.MailboxBytes +
 		3*p.GroupBytes + // our frame and the two copies the log library makes
@@ -193,6 +194,7 @@ func (p Profile) Ceiling() int64 {
 		int64(p.MaxConnections)*ConnectionBytes +
 		int64(p.MaxChannels)*ChannelBytes +
 		int64(p.DedupWindow)*DedupBytes
+	return full + (full+8)/9
 }
 
 // String is one line for the log.

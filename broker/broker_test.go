@@ -1,0 +1,288 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"gatepost/message"
+)
+
+// shelf is a Store that remembers what was put, with a check of the order.
+type shelf struct {
+	t   *testing.T
+	put map[string][]message.Location
+}
+
+func (s *shelf) Put(ch *message.Channel, seq uint64, at message.Location) {
+	if seq != uint64(len(s.put[ch.ID]))+1 {
+		s.t.Fatalf("seq %d of %s put behind %d", seq, ch.ID, len(s.put[ch.ID]))
+	}
+	s.put[ch.ID] = append(s.put[ch.ID], at)
+}
+func (s *shelf) Drop(ch *message.Channel) { delete(s.put, ch.ID) }
+func (s *shelf) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
+	return &message.Page{Batch: message.NewBatch(false)}, nil
+}
+
+// box is a broker that is spoken to without goroutines.
+type box struct {
+	*Broker
+	t      *testing.T
+	shelf  *shelf
+	offset int64
+	id     int64
+}
+
+func newBox(t *testing.T, o Options) *box {
+	s := &shelf{t: t, put: make(map[string][]message.Location)}
+	o.Logger = slog.New(slog.DiscardHandler)
+	b := &box{Broker: New(o, s), t: t, shelf: s}
+	b.outgoing = make([][]Delivery, 2)
+	return b
+}
+
+// commit applies one record as the log would, and returns what goes out.
+func (b *box) commit(r message.Record, volatile bool, err error) []Delivery {
+	b.t.Helper()
+	batch := message.NewBatch(volatile)
+	b.id++
+	if r.Kind == message.KindMessage {
+		r.MessageID = b.id
+	}
+	batch.Add(&r, message.Origin{Conn: 100, ClientSeq: 7, MessageID: r.MessageID})
+	e := event{committed: message.Committed{Offset: b.offset, Batch: batch, Err: err}}
+	b.offset += int64(batch.Size())
+	if err := b.handle(&e); err != nil {
+		b.t.Fatal(err)
+	}
+	return b.out()
+}
+
+func (b *box) out() []Delivery {
+	var all []Delivery
+	for i := range b.outgoing {
+		all = append(all, b.outgoing[i]...)
+		b.outgoing[i] = nil
+	}
+	for i := range all {
+		if all[i].Batch != nil {
+			all[i].Batch.Release()
+		}
+	}
+	return all
+}
+
+func say(from, channel, no string) message.Record {
+	return message.Record{Kind: message.KindMessage, ChannelType: message.ChannelPerson,
+		ChannelID: []byte(channel), FromUID: []byte(from), ClientMsgNo: []byte(no)}
+}
+
+func group(op message.ChangeOp, id string, members ...string) message.Record {
+	return message.Record{Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte(id),
+		Payload: message.AppendChange(nil, op, members)}
+}
+
+func (b *box) online(uid string, conn uint64, device uint8, id string) []Delivery {
+	b.attach(&Attach{UID: uid, Conn: conn, Loop: 1, Device: device, DeviceID: id})
+	return b.out()
+}
+
+// short is a delivery as a line of a dialogue.
+func short(ds []Delivery) []string {
+	lines := []string{}
+	for _, d := range ds {
+		switch d.Kind {
+		case Ack:
+			lines = append(lines, fmt.Sprintf("ack %d seq %d id %d", d.Reason, d.Seq, d.MessageID))
+		case Push:
+			lines = append(lines, fmt.Sprintf("push to %d seq %d", d.Conn, d.Seq))
+		case Missed:
+			lines = append(lines, fmt.Sprintf("missed by %d: %d to %d", d.Conn, d.Seq, d.Last))
+		case Kick:
+			lines = append(lines, fmt.Sprintf("kick %d reason %d", d.Conn, d.Reason))
+		}
+	}
+	return lines
+}
+
+func (b *box) expect(what string, got []Delivery, want ...string) {
+	b.t.Helper()
+	if lines := short(got); !reflect.DeepEqual(lines, want) && len(lines)+len(want) > 0 {
+		b.t.Errorf("%s: got %q, want %q", what, lines, want)
+	}
+}
+
+func TestAMessageIsAnsweredAndPushed(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	b.expect("bob comes", b.online("bob", 1, 0, "phone"))
+	b.expect("first", b.commit(say("alice", "alice@bob", "n1"), false, nil), "ack 1 seq 1 id 1", "push to 1 seq 1")
+	b.expect("again", b.commit(say("alice", "alice@bob", "n1"), false, nil), "ack 1 seq 1 id 1")
+	b.expect("another", b.commit(say("bob", "alice@bob", "n1"), false, nil), "ack 1 seq 2 id 3", "push to 1 seq 2")
+	b.expect("not stored", b.commit(say("alice", "alice@bob", "n2"), true, nil), "ack 1 seq 0 id 4", "push to 1 seq 0")
+	b.expect("not durable", b.commit(say("alice", "alice@bob", "n3"), false, fmt.Errorf("bad disk")), "ack 15 seq 0 id 5")
+	b.expect("after that", b.commit(say("alice", "alice@bob", "n3"), false, nil), "ack 1 seq 3 id 6", "push to 1 seq 3")
+	b.expect("somebody else's channel", b.commit(say("mallory", "alice@bob", "n4"), false, nil), "ack 3 seq 0 id 7")
+}
+
+func TestWhatWasMissedIsSaidAtConnect(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	for i := range 5 {
+		b.commit(say("alice", "alice@bob", fmt.Sprint(i)), false, nil)
+	}
+	b.expect("phone", b.online("bob", 1, 0, "phone"), "missed by 1: 1 to 5")
+	b.commit(message.Record{Kind: message.KindCursor, ChannelType: message.ChannelPerson, ChannelID: []byte("alice@bob"),
+		FromUID: []byte("bob"), Device: 0, MessageID: 3}, false, nil)
+	b.expect("phone, with a position", b.online("bob", 2, 0, "other phone"), "missed by 2: 4 to 5")
+	b.expect("tablet: nothing of it is known", b.online("bob", 3, 1, "tablet"), "missed by 3: 1 to 5")
+	ch := b.channels["\x01alice@bob"].Channel
+	b.detach(&Attach{UID: "bob", Conn: 3, Loop: 1, Device: 1}, []Position{{ch, 5}})
+	b.expect("tablet, which acknowledged all", b.online("bob", 4, 1, "tablet"))
+	b.expect("the sender has what it sent", b.online("alice", 5, 0, "phone"))
+}
+
+func TestMembersComeAndGo(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	say := func(from, no string) message.Record {
+		r := say(from, "g", no)
+		r.ChannelType = message.ChannelGroup
+		return r
+	}
+	b.expect("no such group", b.commit(group(message.OpAdd, "g", "a"), false, nil), "ack 5 seq 0 id 0")
+	b.expect("create", b.commit(group(message.OpCreate, "g", "a", "b"), false, nil), "ack 1 seq 0 id 0")
+	b.commit(say("a", "1"), false, nil)
+	b.commit(group(message.OpAdd, "g", "c"), false, nil)
+	b.expect("c gets nothing from before", b.online("c", 1, 0, ""))
+	b.expect("then all", b.commit(say("a", "2"), false, nil), "ack 1 seq 2 id 5", "push to 1 seq 2")
+	if r := b.Access().MayPublish(message.ChannelGroup, []byte("g"), []byte("c")); r != message.ReasonSuccess {
+		t.Errorf("c may not send: %d", r)
+	}
+	b.commit(group(message.OpReset, "g", "a"), false, nil)
+	if r := b.Access().MayPublish(message.ChannelGroup, []byte("g"), []byte("c")); r != message.ReasonSubscriberNotExist {
+		t.Errorf("c may still send: %d", r)
+	}
+	b.expect("c is out", b.commit(say("a", "3"), false, nil), "ack 1 seq 3 id 7")
+	b.expect("and refused", b.commit(say("c", "4"), false, nil), "ack 3 seq 0 id 8")
+	b.commit(group(message.OpDelete, "g"), false, nil)
+	b.expect("gone", b.commit(say("a", "5"), false, nil), "ack 3 seq 0 id 10")
+	if _, known := b.Access().Members("g"); known || len(b.shelf.put["g"]) > 0 {
+		t.Error("something is left of a deleted group")
+	}
+}
+
+func TestLoginsReplaceOthers(t *testing.T) {
+	slave, master := newBox(t, Options{}), newBox(t, Options{Master: true})
+	for _, b := range []*box{slave, master} {
+		b.online("bob", 1, 0, "phone")
+		b.expect("same device", b.online("bob", 2, 0, "phone"), "kick 1 reason 0")
+		b.expect("other class", b.online("bob", 3, 1, "web"))
+	}
+	slave.expect("other device", slave.online("bob", 4, 0, "new phone"))
+	master.expect("other device", master.online("bob", 4, 0, "new phone"), "kick 2 reason 12")
+}
+
+// A replay of the same records gives the same sequences, members, answers and
+// positions, whatever they were.
+func TestAReplayGivesTheSameState(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	users := []string{"a", "b", "c", "d"}
+	live, again := newBox(t, Options{DedupWindow: 20}), newBox(t, Options{DedupWindow: 20})
+	again.outgoing = nil
+	for i := range 5000 {
+		u := users[rnd.IntN(len(users))]
+		g := []string{"g", "h"}[rnd.IntN(2)]
+		var r message.Record
+		switch n := rnd.IntN(20); {
+		case n < 8:
+			r = say(u, []string{"b@a", "c@d"}[rnd.IntN(2)], fmt.Sprint(rnd.IntN(i/2+1)))
+		case n < 16:
+			r = say(u, g, fmt.Sprint(rnd.IntN(i/2+1)))
+			r.ChannelType = message.ChannelGroup
+		case n < 18:
+			r = group(message.ChangeOp(1+rnd.IntN(5)), g, u, users[rnd.IntN(len(users))])
+		default:
+			r = message.Record{Kind: message.KindCursor, ChannelType: message.ChannelGroup, ChannelID: []byte(g),
+				FromUID: []byte(u), Device: uint8(rnd.IntN(2)), MessageID: int64(rnd.IntN(i + 1))}
+		}
+		live.commit(r, false, nil)
+		if r.Kind == message.KindMessage {
+			r.MessageID = live.id
+		}
+		batch := message.NewBatch(false)
+		batch.Add(&r, message.Origin{})
+		if err := again.Replay(message.Committed{Offset: again.offset, Batch: batch}); err != nil {
+			t.Fatal(err)
+		}
+		again.offset += int64(r.Size())
+	}
+	if a, b := live.state(), again.state(); !reflect.DeepEqual(a, b) {
+		t.Errorf("live:\n%v\nreplayed:\n%v", a, b)
+	}
+	if !reflect.DeepEqual(live.shelf.put, again.shelf.put) {
+		t.Error("the stores differ")
+	}
+}
+
+// state is what must survive, in a form that can be compared.
+func (b *box) state() map[string]string {
+	s := map[string]string{"max id": fmt.Sprint(b.MaxMessageID())}
+	for key, ch := range b.channels {
+		s[key] = fmt.Sprint("last ", ch.last)
+		for _, m := range ch.members {
+			s[key+" "+m.user.uid] = fmt.Sprint(m.joined, m.read)
+		}
+	}
+	return s
+}
+
+// A message to one online receiver costs no allocation but for the growth of
+// the tables of its channel and of the window.
+func TestAllocsOfACommit(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 100})
+	b.Broker.store = nothing{}
+	b.online("bob", 1, 0, "phone")
+	r := say("alice", "alice@bob", "")
+	no := make([]byte, 8)
+	batch := message.NewBatch(false)
+	commit := func() {
+		for i := range no { // another number each time
+			if no[i]++; no[i] != 0 {
+				break
+			}
+		}
+		r.ClientMsgNo = no
+		batch.Add(&r, message.Origin{Conn: 100})
+		if err := b.apply(&message.Committed{Batch: batch}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range b.outgoing {
+			for _, d := range b.outgoing[i] {
+				if d.Batch != nil {
+					d.Batch.Release()
+				}
+			}
+			b.outgoing[i] = b.outgoing[i][:0]
+		}
+		batch.Release()
+		batch = message.NewBatch(false)
+	}
+	for range 1000 {
+		commit()
+	}
+	if n := testing.AllocsPerRun(1000, commit); n >= 1 {
+		t.Errorf("a commit makes %v allocations, want 0", n)
+	}
+}
+
+type nothing struct{}
+
+func (nothing) Put(*message.Channel, uint64, message.Location) {}
+func (nothing) Drop(*message.Channel)                          {}
+func (nothing) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
+	return nil, nil
+}
