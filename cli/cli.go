@@ -47,6 +47,7 @@ func commands() []command {
 		{"channel", "create groups and change their members", channel},
 		{"status", "show how a running broker is doing", status},
 		{"wal", "look into the log of a stopped or running broker", walCommand},
+		{"bench", "measure a running broker and check what it answers", bench},
 		{"version", "print the version", version},
 	}
 }

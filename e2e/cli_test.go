@@ -156,7 +156,7 @@ func TestVersionAndHelp(t *testing.T) {
 		t.Errorf("version --json: %q", out)
 	}
 	help := works(t, "help")
-	for _, c := range []string{"run", "send", "listen", "channel", "status", "version", "wal"} {
+	for _, c := range []string{"run", "send", "listen", "channel", "bench", "status", "version", "wal"} {
 		if !strings.Contains(help, c) {
 			t.Errorf("help does not name %s", c)
 		}
@@ -210,5 +210,23 @@ func TestWrongCommandLines(t *testing.T) {
 	b := start(t)
 	if _, said, code := gatepost(t, "run", "--data", t.TempDir(), "--tcp", b.tcp, "--ws", "127.0.0.1:0", "--http", "127.0.0.1:0"); code != 1 || !strings.Contains(said, b.tcp) {
 		t.Errorf("a taken address: exit code %d, want 1 and the address\n%s", code, said)
+	}
+}
+
+// bench finds every ack, sequence and delivery right.
+func TestBenchChecks(t *testing.T) {
+	b := start(t)
+	for _, mode := range []string{"publish", "deliver", "fanout"} {
+		out := works(t, "bench", "--addr", b.tcp, "--http", b.http, "--mode", mode, "--messages", "2000", "--json")
+		var result map[string]any
+		if err := json.Unmarshal([]byte(out), &result); err != nil {
+			t.Fatalf("bench --json prints no JSON: %v\n%s", err, out)
+		}
+		if n, want := result["messages"].(float64), 8000.0; n != want {
+			t.Errorf("%s: %v messages, want %v", mode, n, want)
+		}
+		if n, want := result["delivered"].(float64), map[string]float64{"publish": 0, "deliver": 8000, "fanout": 64_000}[mode]; n != want {
+			t.Errorf("%s: %v deliveries, want %v", mode, n, want)
+		}
 	}
 }
