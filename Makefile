@@ -61,7 +61,7 @@ e2e: build ## the black-box suite against bin/gatepost; needs root, for file sys
 soak: build ## the long form of e2e: hours
 	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 GATEPOST_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./e2e
 
-bench: ## benchmarks of the packages
+bench: ## benchmarks of the packages; for a whole broker see "gatepost bench --help"
 	$(GO) test -run '^$$' -bench . -benchmem $(units)
 
 clean: ## remove what was built
