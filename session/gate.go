@@ -88,6 +88,7 @@ type Gate struct {
 	cursorsAt time.Time
 
 	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
+	held    map[uint64][]wukong.Sendack // by connection: refusals that wait for the answers before them
 	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
 	crypto  wukong.Scratch
 
@@ -136,6 +137,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		free:     -1,
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
+		held:     make(map[uint64][]wukong.Sendack),
 		unsent:   make(map[uint64][]wukong.Sendack),
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
@@ -189,7 +191,7 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 			c.WantDrained()
 			return nil
 		}
-		if p.full = p.owed >= maxUnanswered; p.full {
+		if p.full = p.owed >= maxUnanswered || len(g.held[c.ID()]) > 0; p.full {
 			c.PauseRead()
 			return nil
 		}
@@ -283,6 +285,7 @@ func (g *Gate) OnClose(c *netio.Conn, reason error) {
 	g.inflight.Drop(c.ID())
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
+	delete(g.held, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {
 		s := &g.streams[ref]

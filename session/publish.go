@@ -185,28 +185,51 @@ func (g *Gate) proposeBatch(kind int) {
 	}
 }
 
-// refuse answers every record of a batch that the log does not take.
+// refuse answers every record of a batch that the log does not take. Records
+// that the log took before may still be on their way: a connection's refusals
+// wait for the answers to those, and it is not read meanwhile, so that its
+// answers keep their order.
 func (g *Gate) refuse(b *message.Batch) {
 	g.stats.LogRefused.Add(int64(b.Len()))
 	for i := range b.Len() {
 		o := b.Origin(i)
-		if c := g.loop.Lookup(o.Conn); c != nil {
-			g.answer(c.Data.(*peer), wukong.Sendack{
+		if g.loop.Lookup(o.Conn) != nil {
+			g.held[o.Conn] = append(g.held[o.Conn], wukong.Sendack{
 				Flags: o.Flags, MessageID: o.MessageID, ClientSeq: o.ClientSeq, Reason: wukong.ReasonSystemError,
 			})
+		}
+	}
+	for i := range b.Len() {
+		if c := g.loop.Lookup(b.Origin(i).Conn); c != nil {
+			g.answerHeld(c.Data.(*peer))
 		}
 	}
 	b.Release()
 }
 
+// answerHeld gives a connection's refusals when nothing before them is owed.
+func (g *Gate) answerHeld(p *peer) {
+	id := p.conn.ID()
+	held := g.held[id]
+	if len(held) == 0 || int(p.owed) > len(held) {
+		return
+	}
+	delete(g.held, id)
+	for i := range held {
+		g.answer(p, held[i])
+	}
+}
+
 // answer gives the SENDACK of a SEND that waited for the log.
 func (g *Gate) answer(p *peer, a wukong.Sendack) {
 	p.conn.Owe(-1)
-	if p.owed--; p.full && p.owed <= maxUnanswered/2 {
+	p.owed--
+	g.sendack(p, a)
+	g.answerHeld(p)
+	if p.full && p.owed <= maxUnanswered/2 && len(g.held[p.conn.ID()]) == 0 {
 		p.full = false
 		g.resume(p)
 	}
-	g.sendack(p, a)
 }
 
 // sendack answers a SEND. An answer that has no room waits for OnWritable: no
