@@ -297,6 +297,34 @@ func (b *broker) pid() int { return b.cmd.Process.Pid }
 
 func (b *broker) signal(s os.Signal) { b.cmd.Process.Signal(s) }
 
+// freeze stops the process where it is and returns when none of its threads is
+// in a system call any more; SIGCONT lets it go on.
+func (b *broker) freeze() {
+	b.t.Helper()
+	b.signal(syscall.SIGSTOP)
+	tasks := fmt.Sprintf("/proc/%d/task", b.pid())
+	for end := time.Now().Add(never); ; time.Sleep(time.Millisecond) {
+		threads, err := os.ReadDir(tasks)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		moving := 0
+		for _, thread := range threads {
+			stat, err := os.ReadFile(filepath.Join(tasks, thread.Name(), "stat"))
+			// "pid (name) state …", proc(5); T is stopped.
+			if _, rest, ok := strings.Cut(string(stat), ") "); err == nil && (!ok || rest[0] != 'T') {
+				moving++
+			}
+		}
+		if moving == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("%d of %d threads do not stop", moving, len(threads))
+		}
+	}
+}
+
 // kill is kill -9.
 func (b *broker) kill() {
 	b.signal(syscall.SIGKILL)

@@ -46,6 +46,12 @@ func newDisk(t testing.TB, mib int64) *disk {
 // cut switches the file system off as a power cut would: what was not written
 // back to the image by now never will be, and every write and sync from here
 // on fails. It is the "going down" ioctl that file system tests use.
+//
+// Nothing may be syncing meanwhile, see freeze: an fsync that overlaps the
+// ioctl can return 0 although its data never reaches the image. Writing and
+// syncing in a loop, without any broker, lost the last synced write in 20 of
+// 200 cuts (kernel 6.18): the commit that the journal's abort ends is taken
+// for done.
 func (d *disk) cut() error {
 	const ioctlShutdown, noLogFlush = 0x8004587d, 2 // _IOR('X', 125, u32)
 	fd, err := syscall.Open(d.dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
@@ -78,6 +84,7 @@ func powerCut(t testing.TB, b *broker, d *disk, name string, acks int, wait time
 	l := startLoad(t, b, name, 15_000, 100)
 	l.under(t, acks)
 	time.Sleep(wait)
+	b.freeze()
 	if err := d.cut(); err != nil {
 		unable(t, "switching off an ext4 file system: %v", err)
 	}
@@ -113,22 +120,16 @@ func TestPowerCut(t *testing.T) {
 // The disk fails under a running broker: nobody gets an acknowledgement any
 // more, the process says why and ends, and what was acknowledged is there once
 // the disk is back.
-//
-// Open question: 4 of 60 runs found acknowledged messages gone, those of the
-// group whose sync was under way when the file system was switched off. Until
-// it is known whether that sync lied or the broker did, this is in the long
-// form only.
 func TestDiskFails(t *testing.T) {
-	if os.Getenv("GATEPOST_SOAK") == "" {
-		t.Skip("an open question, see above: only with GATEPOST_SOAK=1")
-	}
 	d := newDisk(t, 256)
 	b := start(t, inDir(filepath.Join(d.dir, "data")), plain, set("wal.headroom", "1MiB"))
 	l := startLoad(t, b, "eio", 15_000, 100)
 	l.under(t, 500)
+	b.freeze()
 	if err := d.cut(); err != nil {
 		unable(t, "switching off an ext4 file system: %v", err)
 	}
+	b.signal(syscall.SIGCONT)
 	select {
 	case <-b.exited:
 		if b.cmd.ProcessState.ExitCode() == 0 {
