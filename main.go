@@ -92,9 +92,40 @@ type box struct {
 	outboxes  []broker.Outbox // of the gates, then of the api
 }
 
-// build opens the data directory, replays it and opens the sockets.
+// build opens the sockets, then the data directory, and replays it.
 func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	b := &box{logger: logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.closeSockets())
+		}
+	}()
+	// Addresses first: if another process has them, the log stays as it is.
+	// Whoever connects meanwhile waits until the loops run.
+	if b.server, err = netio.New(netio.Options{
+		Loops:          cfg.Net.Loops,
+		Scratch:        int(cfg.Net.Scratch),
+		ReadBudget:     int(cfg.Net.ReadBudget),
+		OutLimit:       int(cfg.Net.OutLimit),
+		PoolBytes:      int(cfg.Net.RingPool),
+		MaxConns:       cfg.Net.MaxConnections,
+		IdleTimeout:    cfg.Net.IdleTimeout,
+		LoginTimeout:   cfg.Net.LoginTimeout,
+		PartialTimeout: cfg.Net.PartialTimeout,
+		WaitYield:      cfg.Net.Yield(),
+		ProxyProtocol:  cfg.Net.ProxyProtocol,
+		Logger:         logger,
+	}); err != nil {
+		return nil, err
+	}
+	if err = b.server.Listen(addresses(cfg.TCP), addresses(cfg.WS)); err != nil {
+		return nil, err
+	}
+	if cfg.HTTP != "" {
+		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
+			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
+		}
+	}
 	index := store.NewMemory(func(p []byte, generation uint64, offset int64) error {
 		return b.log.ReadAt(p, generation, offset)
 	})
@@ -115,11 +146,6 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.closeSockets(), b.log.Close())
-		}
-	}()
 	b.committer = wal.NewCommitter(b.log, wal.CommitterOptions{
 		QueueItems: cfg.Queue.LogItems,
 		QueueBytes: int(cfg.Queue.LogBytes),
@@ -127,25 +153,6 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		GroupBytes: int(cfg.Wal.GroupBytes),
 	}, b.core.Commit)
 	b.reader = broker.NewReader(index, logger)
-	if b.server, err = netio.New(netio.Options{
-		Loops:          cfg.Net.Loops,
-		Scratch:        int(cfg.Net.Scratch),
-		ReadBudget:     int(cfg.Net.ReadBudget),
-		OutLimit:       int(cfg.Net.OutLimit),
-		PoolBytes:      int(cfg.Net.RingPool),
-		MaxConns:       cfg.Net.MaxConnections,
-		IdleTimeout:    cfg.Net.IdleTimeout,
-		LoginTimeout:   cfg.Net.LoginTimeout,
-		PartialTimeout: cfg.Net.PartialTimeout,
-		WaitYield:      cfg.Net.Yield(),
-		ProxyProtocol:  cfg.Net.ProxyProtocol,
-		Logger:         logger,
-	}); err != nil {
-		return nil, err
-	}
-	if err = b.server.Listen(addresses(cfg.TCP), addresses(cfg.WS)); err != nil {
-		return nil, err
-	}
 	for _, loop := range b.server.Loops() {
 		g := session.New(session.Options{
 			Encryption:     cfg.Encryption,
@@ -153,6 +160,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 			Rate:           cfg.Net.Rate,
 			GroupBytes:     int(cfg.Wal.GroupBytes),
 			InflightMax:    cfg.Session.InflightMax,
+			InflightTotal:  max(cfg.Session.InflightTotal/cfg.Net.Loops, 1),
 			CursorInterval: cfg.Session.CursorInterval,
 			MailboxItems:   cfg.Queue.MailboxItems,
 			MailboxBytes:   int(cfg.Queue.MailboxBytes),
@@ -174,11 +182,6 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Logger:     logger,
 	}, b.core, b.committer, values)
 	b.outboxes = append(b.outboxes, b.api)
-	if cfg.HTTP != "" {
-		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
-			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
-		}
-	}
 	return b, nil
 }
 

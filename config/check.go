@@ -61,11 +61,11 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	}
 	problems = append(problems, c.checkFiles(prof, files)...)
 	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
-		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message)",
+		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",
 			c.say("memory.limit"), formatMiB(ceiling),
 			c.say("net.ring_pool"), c.say("queue.log_bytes"), c.say("queue.apply_bytes"), c.say("queue.mailbox_bytes"), c.say("net.loops"),
-			c.say("wal.group_bytes"), c.say("wal.roll_size"), c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"),
-			formatSize(hwprofile.ConnectionBytes), formatSize(hwprofile.ChannelBytes), formatSize(hwprofile.DedupBytes))
+			c.say("wal.group_bytes"), c.say("wal.roll_size"), c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"), c.say("session.inflight_total"),
+			formatSize(hwprofile.ConnectionBytes), formatSize(hwprofile.ChannelBytes), formatSize(hwprofile.DedupBytes), formatSize(hwprofile.InflightBytes))
 	}
 	return problems
 }

@@ -89,6 +89,7 @@ type Retry struct {
 // Session is the bounds of one connection's delivery.
 type Session struct {
 	InflightMax    int
+	InflightTotal  int // for all loops together
 	CursorInterval time.Duration
 	DeviceLevel    string // "slave", "master"
 }
@@ -118,6 +119,7 @@ func (c *Config) Ceiling() int64 {
 		RollSize:       c.Wal.RollSize,
 		DedupWindow:    c.Broker.DedupWindow,
 		MaxChannels:    c.Broker.MaxChannels,
+		InflightTotal:  c.Session.InflightTotal,
 	}.Ceiling()
 }
 

@@ -379,3 +379,58 @@ func TestRetry(t *testing.T) {
 		t.Errorf("acknowledged, yet pushed again: %v", m)
 	}
 }
+
+// Receivers that never acknowledge use up what all connections together may
+// have in flight; one that does still gets everything, in order.
+func TestInflightTotal(t *testing.T) {
+	b := start(t, set("session.inflight_total", "256"), set("net.loops", "1"))
+	const deafs, messages = 4, 300
+	members := []string{"alice", "bob"}
+	var deaf []*client
+	for i := range deafs {
+		uid := fmt.Sprint("deaf", i)
+		members = append(members, uid)
+		deaf = append(deaf, b.must(t, dialer{uid: uid, noAck: true}))
+	}
+	b.channel("g", members...)
+	alice, bob := b.must(t, dialer{uid: "alice"}), b.must(t, dialer{uid: "bob"})
+	for i := range messages {
+		alice.post(t, send{channel: "g", kind: group, no: fmt.Sprint(i)}, "text")
+	}
+	for i := range messages {
+		if a := alice.nextAck(t); a.reason != reasonSuccess || a.seq != uint32(i+1) {
+			t.Fatalf("SENDACK %+v, want seq %d", a, i+1)
+		}
+		if m := bob.nextRecv(t); m.seq != uint32(i+1) {
+			t.Fatalf("received %v, want seq %d", m, i+1)
+		}
+	}
+	// Each of the others has some, all together not more than the total and
+	// the 8 that everybody may have, and they get the rest as they acknowledge.
+	pushed := 0
+	kept := make([][]*recv, deafs)
+	take := func(i int, m *recv) {
+		if kept[i] = append(kept[i], m); m.seq != uint32(len(kept[i])) {
+			t.Fatalf("deaf%d received %v, want seq %d", i, m, len(kept[i]))
+		}
+	}
+	for i, c := range deaf {
+		for m := c.nextRecv(t); m != nil; m = c.recvWithin(200 * time.Millisecond) {
+			take(i, m)
+		}
+		pushed += len(kept[i])
+	}
+	if most := 256 + (deafs+2)*8; pushed > most {
+		t.Errorf("%d pushes wait for a RECVACK, want at most %d", pushed, most)
+	}
+	for i, c := range deaf {
+		for _, m := range kept[i] {
+			c.write(appendRecvack(nil, m))
+		}
+		for len(kept[i]) < messages {
+			m := c.nextRecv(t)
+			take(i, m)
+			c.write(appendRecvack(nil, m))
+		}
+	}
+}

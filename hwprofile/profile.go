@@ -20,7 +20,8 @@ const (
 // memory budget, not limits of their own.
 const (
 	BaseBytes       = 12 * mib // binary, runtime, stacks: the idle resident size we aim for
-	ConnectionBytes = 1 * kib  // session state, token, names and in-flight table of one connection
+	ConnectionBytes = 1152     // one connection: session state and names, 500 measured, and 8 pushes in flight
+	InflightBytes   = 80       // one push in flight, with its place in the index
 	ChannelBytes    = 256      // one channel in the core
 	DedupBytes      = 96       // one remembered (sender, client_msg_no)
 )
@@ -77,9 +78,10 @@ type Profile struct {
 	GroupItems int
 	Headroom   int64
 
-	DedupWindow int
-	MaxChannels int
-	InflightMax int
+	DedupWindow   int
+	MaxChannels   int
+	InflightMax   int
+	InflightTotal int
 
 	MemoryLimit int64
 	GCPercent   int
@@ -94,7 +96,7 @@ func Classes() []Profile {
 			Scratch: 64 * kib, ReadBudget: 64 * kib, OutLimit: 64 * kib, RingPool: 8 * mib, MaxConnections: 2000,
 			LogItems: 1024, LogBytes: 2 * mib, ApplyItems: 256, ApplyBytes: 2 * mib, MailboxItems: 1024, MailboxBytes: 1 * mib,
 			RollSize: 4 * mib, GroupBytes: 256 * kib, GroupItems: 512, Headroom: 16 * mib,
-			DedupWindow: 20_000, MaxChannels: 10_000, InflightMax: 256,
+			DedupWindow: 20_000, MaxChannels: 10_000, InflightMax: 256, InflightTotal: 16_384,
 			MemoryLimit: 64 * mib, GCPercent: 50,
 		},
 		{
@@ -102,7 +104,7 @@ func Classes() []Profile {
 			Scratch: 64 * kib, ReadBudget: 128 * kib, OutLimit: 128 * kib, RingPool: 16 * mib, MaxConnections: 5000,
 			LogItems: 2048, LogBytes: 4 * mib, ApplyItems: 512, ApplyBytes: 4 * mib, MailboxItems: 2048, MailboxBytes: 2 * mib,
 			RollSize: 8 * mib, GroupBytes: 512 * kib, GroupItems: 1024, Headroom: 32 * mib,
-			DedupWindow: 50_000, MaxChannels: 50_000, InflightMax: 512,
+			DedupWindow: 50_000, MaxChannels: 50_000, InflightMax: 512, InflightTotal: 65_536,
 			MemoryLimit: 128 * mib, GCPercent: 50,
 		},
 		{
@@ -110,7 +112,7 @@ func Classes() []Profile {
 			Scratch: 64 * kib, ReadBudget: 256 * kib, OutLimit: 256 * kib, RingPool: 32 * mib, MaxConnections: 20_000,
 			LogItems: 4096, LogBytes: 8 * mib, ApplyItems: 1024, ApplyBytes: 8 * mib, MailboxItems: 4096, MailboxBytes: 4 * mib,
 			RollSize: 16 * mib, GroupBytes: 1 * mib, GroupItems: 2048, Headroom: 64 * mib,
-			DedupWindow: 200_000, MaxChannels: 200_000, InflightMax: 1024,
+			DedupWindow: 200_000, MaxChannels: 200_000, InflightMax: 1024, InflightTotal: 131_072,
 			MemoryLimit: 256 * mib, GCPercent: 50,
 		},
 		{
@@ -118,7 +120,7 @@ func Classes() []Profile {
 			Scratch: 256 * kib, ReadBudget: 256 * kib, OutLimit: 256 * kib, RingPool: 64 * mib, MaxConnections: 50_000,
 			LogItems: 8192, LogBytes: 16 * mib, ApplyItems: 2048, ApplyBytes: 16 * mib, MailboxItems: 8192, MailboxBytes: 8 * mib,
 			RollSize: 32 * mib, GroupBytes: 1 * mib, GroupItems: 4096, Headroom: 64 * mib,
-			DedupWindow: 500_000, MaxChannels: 500_000, InflightMax: 1024,
+			DedupWindow: 500_000, MaxChannels: 500_000, InflightMax: 1024, InflightTotal: 262_144,
 			MemoryLimit: 512 * mib, GCPercent: 50,
 		},
 	}
@@ -174,6 +176,7 @@ func (p *Profile) fit() {
 		p.MaxConnections = max(p.MaxConnections/2, 250)
 		p.DedupWindow = max(p.DedupWindow/2, 2500)
 		p.MaxChannels = max(p.MaxChannels/2, 1000)
+		p.InflightTotal = max(p.InflightTotal/2, 2048)
 		if p.Ceiling() == before {
 			p.MemoryLimit = p.Ceiling() // the floor of what works; the log says so
 			return
@@ -193,7 +196,8 @@ func (p Profile) Ceiling() int64 {
 		9*p.RollSize/4 + // that library keeps the file it appends to, in a slice that grows
 		int64(p.MaxConnections)*ConnectionBytes +
 		int64(p.MaxChannels)*ChannelBytes +
-		int64(p.DedupWindow)*DedupBytes
+		int64(p.DedupWindow)*DedupBytes +
+		int64(p.InflightTotal)*InflightBytes
 	return full + (full+8)/9
 }
 

@@ -43,7 +43,7 @@ func stack(t testing.TB) (addr string, g *Gate) {
 		t.Fatal(err)
 	}
 	g = New(Options{
-		MaxPayload: wukong.MaxPayload, GroupBytes: 1 << 20, InflightMax: 1024, CursorInterval: time.Hour,
+		MaxPayload: wukong.MaxPayload, GroupBytes: 1 << 20, InflightMax: 1024, InflightTotal: 1024, CursorInterval: time.Hour,
 		MailboxItems: 10_000, MailboxBytes: 8 << 20, Logger: logger,
 	}, server.Loops()[0], core, straight{core}, reader)
 	out := []broker.Outbox{g}

@@ -109,7 +109,21 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 // congested reports whether a connection takes no more pushes now. Each cause
 // ends with a call of catchUpAll: OnWritable, a RECVACK, a push given up.
 func (g *Gate) congested(p *peer) bool {
-	return p.conn.High() || g.inflight.Count(p.conn.ID()) >= g.o.InflightMax
+	return p.conn.High() || g.inflight.Count(p.conn.ID()) >= g.window()
+}
+
+// inflightFloor is what a connection may have in flight when the loop's share
+// of session.inflight_total is used up: others cannot starve it, and as it has
+// pushes of its own in flight, its own RECVACKs wake it. The memory budget
+// counts these with the connection.
+const inflightFloor = 8
+
+// window is how many pushes a connection may have in flight now.
+func (g *Gate) window() int {
+	if g.inflight.Len() >= g.o.InflightTotal {
+		return min(g.o.InflightMax, inflightFloor)
+	}
+	return g.o.InflightMax
 }
 
 // sent notes a push that was written.
@@ -182,8 +196,9 @@ func (g *Gate) fallBack(p *peer, ch *message.Channel, seq, last uint64) {
 // can take it.
 func (g *Gate) catchUp(p *peer, ref int32) {
 	s := &g.streams[ref]
-	room := g.o.InflightMax - g.inflight.Count(p.conn.ID())
-	if !s.behind || s.fetching || p.fetching >= maxFetching || p.conn.High() || room < (g.o.InflightMax+1)/2 {
+	window := g.window()
+	room := window - g.inflight.Count(p.conn.ID())
+	if !s.behind || s.fetching || p.fetching >= maxFetching || p.conn.High() || room < (window+1)/2 {
 		return
 	}
 	f := broker.Fetch{Loop: g.index, Conn: s.id, From: s.from, Channel: s.channel, Limit: uint16(min(room, pageItems))}

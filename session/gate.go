@@ -30,6 +30,7 @@ type Options struct {
 	Rate           int           // SENDs per second and connection, bursts of one second; 0: no limit
 	GroupBytes     int           // a round's batch is proposed as soon as it has this many bytes
 	InflightMax    int           // unacknowledged pushes of a connection
+	InflightTotal  int           // and of all connections of this loop, beyond a floor for each
 	CursorInterval time.Duration // between two proposals of read positions
 	MailboxItems   int           // pushes that may wait for the loop
 	MailboxBytes   int
