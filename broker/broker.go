@@ -68,6 +68,9 @@ type Broker struct {
 	users    map[string]*user
 	dedup    *window
 	maxID    int64
+	changed  []*channel // differ from what the last checkpoint has of them
+	from     uint64     // generation of the log that the next checkpoint begins behind; 0: not known yet
+	state    message.ChannelState
 	key      []byte
 	seed     maphash.Seed // of device ids
 	record   message.Record
@@ -99,6 +102,17 @@ func (b *Broker) Stats() *Stats { return &b.stats }
 
 // MaxMessageID returns the largest message id that was replayed. Before Run.
 func (b *Broker) MaxMessageID() int64 { return b.maxID }
+
+// Restore begins with what a store has kept, before Replay.
+func (b *Broker) Restore(r *message.Restored) {
+	b.maxID = r.MaxMessageID
+	if r.Answers != nil {
+		b.dedup.restore(r.Secret, r.Answers)
+	}
+	for i := range r.Channels {
+		b.restore(&r.Channels[i])
+	}
+}
 
 // Replay applies a stored batch before Run. It takes over the batch.
 func (b *Broker) Replay(c message.Committed) error {
@@ -203,6 +217,9 @@ func (b *Broker) apply(c *message.Committed) error {
 		}
 		return nil
 	}
+	if !batch.Volatile() {
+		b.checkpoint(c)
+	}
 	r := &b.record
 	for i := range batch.Len() {
 		if err := batch.Record(i, r); err != nil {
@@ -257,6 +274,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		}
 		ch.last++
 		seq = ch.last
+		b.touch(ch)
 		b.store.Put(ch.Channel, seq, message.Location{
 			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
 		})
@@ -339,12 +357,14 @@ func (b *Broker) change(r *message.Record) uint8 {
 			b.forget(m.user)
 		}
 		delete(b.channels, string(b.channelKey(ch.Type, r.ChannelID)))
+		ch.gone = true
 		b.store.Drop(ch.Channel)
 		b.access.set(ch.ID, nil)
 		b.stats.Channels.Add(-1)
 		return message.ReasonSuccess
 	}
 	b.publishRoster(ch)
+	b.touch(ch)
 	return message.ReasonSuccess
 }
 
@@ -357,6 +377,7 @@ func (b *Broker) cursor(r *message.Record) {
 	}
 	if m := u.in[ch]; m != nil {
 		m.advance(r.Device, min(uint64(max(r.MessageID, 0)), ch.last))
+		b.touch(ch)
 	}
 }
 
@@ -398,6 +419,7 @@ func (b *Broker) detach(a *Attach, read []Position) {
 		}
 		if m := u.in[ch]; m != nil {
 			m.advance(a.Device, min(r.Seq, ch.last))
+			b.touch(ch)
 		}
 	}
 	u.online = slices.DeleteFunc(u.online, func(c connection) bool { return c.conn == a.Conn && c.loop == a.Loop })

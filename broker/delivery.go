@@ -49,9 +49,12 @@ func (d *Delivery) Weight() int {
 // references, keeps nothing of the slice, and never blocks.
 type Outbox interface{ Post([]Delivery) }
 
-// Store keeps where messages lie. Put and Drop are called by apply only.
+// Store keeps where messages lie, and the state of the core. Put, Drop and
+// Checkpoint are called by apply only.
 type Store interface {
 	Put(ch *message.Channel, seq uint64, at message.Location)
 	Drop(ch *message.Channel)
+	// Checkpoint takes a snapshot, or reports that it is not ready for one.
+	Checkpoint(*message.Snapshot) bool
 	Read(ch *message.Channel, from uint64, limit, maxBytes int) (*message.Page, error)
 }

@@ -12,6 +12,8 @@ type channel struct {
 	*message.Channel
 	last    uint64 // newest sequence; invariant: equals the store's
 	members []*membership
+	changed bool // is in Broker.changed
+	gone    bool // deleted
 }
 
 // membership is one user in one channel.
@@ -19,13 +21,7 @@ type membership struct {
 	user    *user
 	channel *channel
 	joined  uint64 // newest sequence when the user came in; later ones are theirs
-	read    []readPosition
-}
-
-// readPosition is how far one class of devices has acknowledged.
-type readPosition struct {
-	device uint8
-	seq    uint64
+	read    []message.ReadPosition
 }
 
 // position returns the sequence behind which device has everything to get. A
@@ -33,8 +29,8 @@ type readPosition struct {
 // came in, whatever others have read: nothing else says what it was pushed.
 func (m *membership) position(device uint8) uint64 {
 	for _, r := range m.read {
-		if r.device == device {
-			return max(r.seq, m.joined)
+		if r.Device == device {
+			return max(r.Seq, m.joined)
 		}
 	}
 	return m.joined
@@ -43,12 +39,12 @@ func (m *membership) position(device uint8) uint64 {
 // advance moves a read position forward, never back.
 func (m *membership) advance(device uint8, seq uint64) {
 	for i := range m.read {
-		if r := &m.read[i]; r.device == device {
-			r.seq = max(r.seq, seq)
+		if r := &m.read[i]; r.Device == device {
+			r.Seq = max(r.Seq, seq)
 			return
 		}
 	}
-	m.read = append(m.read, readPosition{device, seq})
+	m.read = append(m.read, message.ReadPosition{Device: device, Seq: seq})
 }
 
 // user is what apply knows of a user: where they are online and where they
@@ -104,11 +100,15 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 		return nil
 	}
 	ch = b.newChannel(typ, id)
-	b.join(ch, b.user(x))
-	if y != x {
-		b.join(ch, b.user(y))
-	}
+	b.joinPair(ch)
 	return ch
+}
+
+// joinPair makes the two users of a person channel its members.
+func (b *Broker) joinPair(ch *channel) {
+	x, y, _ := strings.Cut(ch.ID, "@")
+	b.join(ch, b.user(x))
+	b.join(ch, b.user(y)) // x == y: a user's notes to themselves
 }
 
 func (b *Broker) newChannel(typ uint8, id []byte) *channel {

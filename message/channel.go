@@ -26,6 +26,7 @@ type Page struct {
 	Seqs  []uint64 // Seqs[i] is the sequence of record i; ascending
 	Next  uint64   // first sequence behind the page; unreadable ones are skipped
 	Last  uint64   // newest sequence of the channel when the page was read
+	First uint64   // oldest sequence that is kept
 	Lost  int      // sequences in the page that could not be read
 }
 

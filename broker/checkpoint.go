@@ -1,0 +1,77 @@
+package broker
+
+import "gatepost/message"
+
+// touch notes that a channel differs from what the last checkpoint has of it.
+func (b *Broker) touch(ch *channel) {
+	if !ch.changed {
+		ch.changed = true
+		b.changed = append(b.changed, ch)
+	}
+}
+
+// checkpoint offers the store the state in front of a group, when that group is
+// the first of a generation of the log, or of a later one if the store was not
+// ready for it then. A replay makes none: the first group behind it does.
+func (b *Broker) checkpoint(c *message.Committed) {
+	if b.from == 0 || b.outgoing == nil {
+		b.from = c.Generation
+	}
+	if b.from == c.Generation || b.outgoing == nil {
+		return
+	}
+	if !b.store.Checkpoint(&message.Snapshot{
+		Index: c.Index - 1, Generation: c.Generation, MaxMessageID: b.maxID,
+		Secret: b.dedup.secret, Window: b.dedup.size, Changed: b.states, Answers: b.dedup.unsaved,
+	}) {
+		return
+	}
+	b.from = c.Generation
+	for _, ch := range b.changed {
+		ch.changed = false
+	}
+	clear(b.changed)
+	b.changed = b.changed[:0]
+	b.dedup.fresh = 0
+}
+
+// states yields the state of each channel that changed.
+func (b *Broker) states(yield func(*message.ChannelState) bool) {
+	st := &b.state
+	for _, ch := range b.changed {
+		if ch.gone {
+			continue
+		}
+		st.Channel, st.Last, st.Members = ch.Channel, ch.last, st.Members[:0]
+		for _, m := range ch.members {
+			st.Members = append(st.Members, message.Member{UID: m.user.uid, Joined: m.joined, Read: m.read})
+		}
+		if !yield(st) {
+			return
+		}
+	}
+}
+
+// restore takes in a channel from the store. A person channel without members
+// comes from a store that has lost them: its id names them.
+func (b *Broker) restore(st *message.ChannelState) {
+	ch := &channel{Channel: st.Channel, last: st.Last}
+	b.channels[string(b.channelKey(st.Channel.Type, []byte(st.Channel.ID)))] = ch
+	for i := range st.Members {
+		m := &st.Members[i]
+		b.join(ch, b.user(m.UID))
+		own := ch.members[len(ch.members)-1]
+		own.joined, own.read = m.Joined, m.Read
+	}
+	if st.Channel.Type == message.ChannelPerson {
+		if len(st.Members) == 0 {
+			b.joinPair(ch)
+			for _, m := range ch.members {
+				m.joined = 0
+			}
+		}
+		return
+	}
+	b.publishRoster(ch)
+	b.stats.Channels.Add(1)
+}

@@ -1,0 +1,51 @@
+package message
+
+import "iter"
+
+// ChannelState is what a checkpoint keeps of a channel beside its messages.
+type ChannelState struct {
+	Channel *Channel
+	Last    uint64 // newest sequence; 0: no message yet
+	Members []Member
+}
+
+// Member is one user of a channel.
+type Member struct {
+	UID    string
+	Joined uint64 // newest sequence when the user came in
+	Read   []ReadPosition
+}
+
+// ReadPosition is how far one class of devices has acknowledged.
+type ReadPosition struct {
+	Device uint8
+	Seq    uint64
+}
+
+// Answer is what the sender of a message was told, under the key by which a
+// resend is recognised.
+type Answer struct {
+	Key       [2]uint64
+	MessageID int64
+	Seq       uint64
+}
+
+// Snapshot is the state of the core behind one group of the log. What is
+// iterated over is valid during the iteration only.
+type Snapshot struct {
+	Index        uint64   // of that group
+	Generation   uint64   // in which the group behind it lies
+	MaxMessageID int64    // given so far
+	Secret       [16]byte // from which the keys of answers are made
+	Window       int      // answers that are worth keeping, the newest
+	Changed      iter.Seq[*ChannelState]
+	Answers      iter.Seq[Answer] // oldest first
+}
+
+// Restored is the state that a store gives back at a start.
+type Restored struct {
+	MaxMessageID int64
+	Secret       [16]byte // all zeros: there is none yet
+	Channels     []ChannelState
+	Answers      iter.Seq[Answer] // oldest first
+}

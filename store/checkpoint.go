@@ -1,0 +1,321 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"gatepost/message"
+)
+
+const (
+	// blockRaw is how many bytes of records a block holds, unless one record
+	// alone is larger.
+	blockRaw = 64 << 10
+	// retryFirst and retryMax are how long a failed checkpoint waits.
+	retryFirst = time.Second
+	retryMax   = time.Minute
+)
+
+// Run writes checkpoints until Close. An error means that a channel, a block or
+// the metadata are wrong in a way that trying again does not help.
+func (s *Store) Run() error {
+	defer func() {
+		s.meta.close()
+		s.blocks.close()
+	}()
+	for {
+		select {
+		case <-s.done:
+			return nil
+		case f := <-s.work:
+			if !s.persist(f) {
+				return nil
+			}
+			s.busy.Store(false)
+		}
+	}
+}
+
+// persist writes one checkpoint, and tries again for as long as that fails: the
+// log is kept meanwhile. It reports false after Close.
+func (s *Store) persist(f *frozen) bool {
+	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
+		err := s.write(f)
+		if err == nil {
+			s.finish(f)
+			return true
+		}
+		s.stats.Failures.Add(1)
+		s.stats.Behind.Store(true)
+		s.o.Logger.Error("checkpoint failed, the log is kept and it is tried again", "number", s.newest.number+1, "in", wait, "err", err)
+		select {
+		case <-s.done:
+			return false
+		case <-time.After(wait):
+		}
+		if landed, err := s.reopen(); err != nil {
+			s.o.Logger.Error("cannot open the store again", "err", err)
+		} else if landed { // the transaction that failed is on disk all the same
+			s.finish(f)
+			return true
+		}
+	}
+}
+
+// attempt is what one attempt at a checkpoint has prepared.
+type attempt struct {
+	checkpoint
+	ends        []int // of each part in refs
+	answers     []answerPage
+	raw, stored int64
+	lost        int
+}
+
+// write writes a checkpoint: blocks and their page, one sync, one transaction
+// of metadata. It can be called again after an error and a reopen.
+func (s *Store) write(f *frozen) error {
+	if s.meta == nil {
+		return errors.New("the store could not be opened again")
+	}
+	s.try = attempt{checkpoint: f.checkpoint, ends: make([]int, len(f.parts))}
+	t := &s.try
+	t.number = s.newest.number + 1
+	t.keep = s.newest.generation
+	s.page = appendPage(s.page[:0], &t.checkpoint)
+	s.refs = s.refs[:0]
+	for i, p := range f.parts {
+		if err := s.writeBlocks(p); err != nil {
+			return err
+		}
+		t.ends[i] = len(s.refs)
+	}
+	if _, err := s.blocks.append(section{kind: kindPage, first: t.number, raw: uint32(len(s.page))}, s.page); err != nil {
+		return err
+	}
+	if err := s.blocks.sync(); err != nil {
+		return err
+	}
+	t.file, t.end = s.blocks.end()
+	return s.meta.update(func(tx *metaTx) error { return s.writeMeta(tx, f) })
+}
+
+// finish puts a checkpoint that is on disk into effect: what only the log had
+// is found in the blocks, and the log is retired.
+func (s *Store) finish(f *frozen) {
+	t := &s.try
+	s.newest, s.answers = t.checkpoint, t.answers
+	begin := 0
+	for i, p := range f.parts {
+		s.mu.Lock()
+		saved := p.to + 1 - p.logged
+		p.settle(s.refs[begin:t.ends[i]], p.to)
+		if s.series[p.channel] == p.series {
+			s.stats.Blocks.Add(int64(t.ends[i] - begin))
+		}
+		s.mu.Unlock()
+		s.stats.Unsaved.Add(-int64(saved))
+		begin = t.ends[i]
+	}
+	took := time.Since(f.at)
+	s.stats.Took.Store(int64(took))
+	s.stats.Behind.Store(false)
+	s.stats.Checkpoints.Add(1)
+	s.stats.RawBytes.Add(t.raw)
+	s.stats.StoredBytes.Add(t.stored)
+	s.stats.Lost.Add(int64(t.lost))
+	s.measure()
+	s.o.Logger.Info("checkpoint", "number", t.number, "index", t.index, "channels", len(f.parts), "blocks", len(s.refs),
+		"records_bytes", t.raw, "stored_bytes", t.stored, "took", took)
+	s.retire()
+}
+
+// retire gives up what the log need not keep. It stays one checkpoint longer
+// than it is needed: if the newest transaction is damaged, it is replayed.
+func (s *Store) retire() {
+	if err := s.o.Retire(s.newest.keep); err != nil {
+		s.o.Logger.Warn("log not retired, the next checkpoint tries again", "below", s.newest.keep, "err", err)
+	}
+}
+
+// measure counts the bytes on disk.
+func (s *Store) measure() {
+	s.stats.MetaBytes.Store(s.meta.size())
+	size := int64(0)
+	for _, f := range s.blocks.files() {
+		size += f.size
+	}
+	s.stats.BlockBytes.Store(size)
+}
+
+// writeBlocks reads from the log what a channel has there and appends it in
+// blocks, noting them in the page. Messages that the log does not give back
+// are counted: they are a gap from then on.
+func (s *Store) writeBlocks(p part) error {
+	t := &s.try
+	lost := 0
+	ref := blockRef{first: p.logged}
+	s.buf = s.buf[:0]
+	flush := func(next uint64) error {
+		if ref.count > 0 {
+			head := section{kind: kindBlock, typ: p.channel.Type, channel: p.number, first: ref.first, raw: uint32(len(s.buf))}
+			var err error
+			if ref.place, err = s.blocks.append(head, s.buf); err != nil {
+				return err
+			}
+			t.raw += int64(len(s.buf))
+			t.stored += int64(ref.stored)
+			s.refs = append(s.refs, ref)
+			s.page = appendPageEntry(s.page, p.number, &ref)
+		}
+		ref = blockRef{first: next}
+		s.buf = s.buf[:0]
+		return nil
+	}
+	const batch = 256
+	var at []message.Location
+	var r message.Record
+	for seq := p.logged; seq <= p.to; {
+		s.mu.RLock()
+		at = p.locate(at[:0], seq, int(min(batch, p.to-seq+1)))
+		s.mu.RUnlock()
+		for len(at) > 0 {
+			run, size := contiguous(at, blockRaw-len(s.buf))
+			if len(s.buf) > 0 && len(s.buf)+size > blockRaw {
+				if err := flush(seq); err != nil {
+					return err
+				}
+				continue
+			}
+			start := len(s.buf)
+			good := s.readRun(at[0], size, run, p.channel, &r, &ref)
+			if !good && run > 1 { // which of them is it
+				s.buf = s.buf[:start]
+				run, size = 1, int(at[0].Size)
+				good = s.readRun(at[0], size, 1, p.channel, &r, &ref)
+			}
+			seq += uint64(run)
+			at = at[run:]
+			if !good {
+				lost += run
+				s.buf = s.buf[:start]
+				if err := flush(seq); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if lost > 0 {
+		s.o.Logger.Error("messages are lost: the log does not give them back", "channel", p.channel.ID, "up_to", p.to, "lost", lost)
+	}
+	t.lost += lost
+	return flush(p.to + 1)
+}
+
+// readRun appends a row of records from the log to buf and counts them in ref,
+// if they are what they should be.
+func (s *Store) readRun(at message.Location, size, run int, ch *message.Channel, r *message.Record, ref *blockRef) bool {
+	start := len(s.buf)
+	if cap(s.buf)-start < size {
+		s.buf = append(make([]byte, 0, max(start+size, blockRaw)), s.buf...)
+	}
+	s.buf = s.buf[:start+size]
+	if s.o.ReadLog(s.buf[start:], at.Generation, at.Offset) != nil {
+		return false
+	}
+	newest := ref.newest
+	rest := s.buf[start:]
+	for range run {
+		n, err := r.Decode(rest)
+		if err != nil || r.Kind != message.KindMessage || r.ChannelType != ch.Type || string(r.ChannelID) != ch.ID {
+			return false
+		}
+		newest = max(newest, r.Timestamp)
+		rest = rest[n:]
+	}
+	if len(rest) > 0 {
+		return false
+	}
+	ref.count += uint32(run)
+	ref.newest = newest
+	return true
+}
+
+// writeMeta fills a checkpoint's transaction.
+func (s *Store) writeMeta(tx *metaTx, f *frozen) error {
+	t := &s.try
+	for _, key := range f.deletes {
+		if err := tx.delete(bucketChannel, key); err != nil {
+			return err
+		}
+	}
+	for _, st := range f.states {
+		if err := tx.put(bucketChannel, f.bytes[st.start:st.value], f.bytes[st.value:st.end]); err != nil {
+			return err
+		}
+	}
+	if len(s.page) > pageHeader {
+		if err := tx.put(bucketPage, numberKey(t.number), s.page); err != nil {
+			return err
+		}
+	}
+	t.answers = append([]answerPage(nil), s.answers...)
+	total := 0
+	if f.answers != nil {
+		t.answers = append(t.answers, answerPage{t.number, (len(f.answers) - 1) / answerSize})
+		if err := tx.put(bucketAnswers, numberKey(t.number), f.answers); err != nil {
+			return err
+		}
+	}
+	for _, a := range t.answers {
+		total += a.count
+	}
+	for len(t.answers) > 0 && total-t.answers[0].count >= f.window {
+		if err := tx.delete(bucketAnswers, numberKey(t.answers[0].number)); err != nil {
+			return err
+		}
+		total -= t.answers[0].count
+		t.answers = t.answers[1:]
+	}
+	return tx.put(bucketBox, []byte(keyCheckpoint), t.checkpoint.append(nil))
+}
+
+// numberKey is a number that sorts.
+func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// reopen begins anew after an error: neither the block files nor the metadata
+// go on after one. It reports whether the transaction that failed is there.
+func (s *Store) reopen() (landed bool, err error) {
+	if s.meta != nil {
+		s.meta.close()
+		s.meta = nil
+	}
+	s.blocks.close()
+	m, _, err := openMeta(s.metaOptions())
+	if err != nil {
+		return false, err
+	}
+	cp, found, err := readCheckpoint(m)
+	landed = found && cp == s.try.checkpoint
+	var b *blocks
+	switch {
+	case err != nil:
+	case !landed && cp != s.newest:
+		err = fmt.Errorf("cannot go on: the metadata is at checkpoint %d, expected %d; start again", cp.number, s.newest.number)
+	default:
+		b, err = openBlocks(s.blockOptions())
+	}
+	if err == nil {
+		err = b.rewind(cp.file, cp.end)
+	}
+	if err != nil {
+		m.close()
+		return false, err
+	}
+	s.meta = m
+	s.mu.Lock()
+	s.blocks = b
+	s.mu.Unlock()
+	return landed, nil
+}

@@ -1,0 +1,220 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"gatepost/message"
+)
+
+// scratch holds the raw bytes of a block while it is read.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+// Read returns up to limit messages of a channel with sequences from from (at
+// least 1) on, and at most about maxBytes of them but always one if there is
+// any. Sequences that were dropped by retention are skipped in silence: the
+// page begins at Page.First then. What cannot be read is left out and counted
+// in Lost; the error says why the last of them could not. Any goroutine may
+// call it; no lock is held while a file is read.
+func (s *Store) Read(ch *message.Channel, from uint64, limit, maxBytes int) (*message.Page, error) {
+	p := pager{s: s, ch: ch, limit: limit, maxBytes: maxBytes,
+		page: &message.Page{Batch: message.NewBatch(false), Next: max(from, 1)}}
+	for p.more() {
+		if !p.step() {
+			break
+		}
+	}
+	return p.page, p.failed
+}
+
+// pager reads one page.
+type pager struct {
+	s        *Store
+	ch       *message.Channel
+	limit    int
+	maxBytes int
+	page     *message.Page
+	failed   error
+	at       []message.Location
+}
+
+// more reports whether the page has room.
+func (p *pager) more() bool {
+	n := p.page.Batch.Len()
+	return n+p.page.Lost < p.limit && (n == 0 || p.page.Batch.Size() < p.maxBytes)
+}
+
+// step reads on from the next block, or from the log. It reports false at the
+// end of the channel.
+func (p *pager) step() bool {
+	const again = 3 // a checkpoint or the retention moved what was just looked up
+	var err error
+	for range again {
+		ref, inBlock, ok := p.look()
+		if !ok {
+			return false
+		}
+		if inBlock {
+			err = p.block(&ref)
+		} else {
+			err = p.log()
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) { // gone for good
+		ref, inBlock, ok := p.look()
+		switch {
+		case !ok:
+			return false
+		case inBlock:
+			p.lose(ref.end(), err)
+		default:
+			p.lose(p.page.Next+1, err)
+		}
+	}
+	return true
+}
+
+// look finds out where the next sequence lies: in the block ref, or in the log
+// at p.at. Sequences that are nowhere are passed over.
+func (p *pager) look() (ref blockRef, inBlock, ok bool) {
+	p.s.mu.RLock()
+	defer p.s.mu.RUnlock()
+	c := p.s.series[p.ch]
+	if c == nil {
+		return ref, false, false
+	}
+	p.page.First, p.page.Last = c.first, c.last
+	p.page.Next = max(p.page.Next, c.first)
+	if i := c.find(p.page.Next); i < len(c.blocks) {
+		ref = c.blocks[i]
+		if ref.first > p.page.Next {
+			p.lose(ref.first, errLost)
+		}
+		return ref, true, true
+	}
+	if p.page.Next < c.logged {
+		p.lose(c.logged, errLost)
+	}
+	p.at = c.locate(p.at[:0], p.page.Next, p.limit-p.page.Batch.Len()-p.page.Lost)
+	return ref, false, len(p.at) > 0
+}
+
+// errLost is the error of sequences that damage has taken.
+var errLost = errors.New("they were lost to damage before")
+
+// lose notes that the sequences up to next cannot be read.
+func (p *pager) lose(next uint64, err error) {
+	if next <= p.page.Next {
+		return
+	}
+	p.failed = fmt.Errorf("cannot read messages %d to %d of channel %q: %w", p.page.Next, next-1, p.ch.ID, err)
+	p.page.Lost += int(next - p.page.Next)
+	p.page.Next = next
+}
+
+// block takes from one block what fits. The error wraps fs.ErrNotExist.
+func (p *pager) block(ref *blockRef) error {
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	var head section
+	var err error
+	head, *buf, err = p.s.blocks.read(ref.place, (*buf)[:0])
+	if errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && (head.kind != kindBlock || head.first != ref.first || head.channel != p.number()) {
+		err = fmt.Errorf("%w: file %d, offset %d: a block of channel %d from sequence %d where one of channel %d from %d should be",
+			errDamaged, ref.file, ref.offset, head.channel, head.first, p.number(), ref.first)
+	}
+	if err != nil {
+		p.s.stats.BadBlocks.Add(1)
+		p.lose(ref.end(), err)
+		return nil
+	}
+	// One stretch of records: from those in front of the page up to its limits.
+	var r message.Record
+	start, end, count := 0, 0, 0
+	room := p.limit - p.page.Batch.Len() - p.page.Lost
+	space := p.maxBytes - p.page.Batch.Size()
+	for seq := ref.first; seq < ref.end() && count < room && (end-start < space || count == 0); seq++ {
+		n, err := r.Decode((*buf)[end:])
+		if err != nil {
+			p.s.stats.BadBlocks.Add(1)
+			p.lose(ref.end(), fmt.Errorf("%w: file %d, offset %d: record of sequence %d: %w", errDamaged, ref.file, ref.offset, seq, err))
+			return nil
+		}
+		if end += n; seq < p.page.Next {
+			start = end
+		} else {
+			count++
+		}
+	}
+	if err := p.page.Batch.AddStored(end-start, func(dst []byte) error { copy(dst, (*buf)[start:end]); return nil }); err != nil {
+		return fmt.Errorf("cannot take in records that were whole a moment ago: %w", err)
+	}
+	for range count {
+		p.page.Seqs = append(p.page.Seqs, p.page.Next)
+		p.page.Next++
+	}
+	return nil
+}
+
+// number is the channel's in block files.
+func (p *pager) number() uint32 {
+	p.s.mu.RLock()
+	defer p.s.mu.RUnlock()
+	if c := p.s.series[p.ch]; c != nil {
+		return c.number
+	}
+	return 0
+}
+
+// log takes what p.at says. The error wraps fs.ErrNotExist.
+func (p *pager) log() error {
+	at, batch := p.at, p.page.Batch
+	for len(at) > 0 && p.more() {
+		run, size := contiguous(at, p.maxBytes)
+		first := at[0]
+		read := func(dst []byte) error { return p.s.readLog(dst, first.Generation, first.Offset) }
+		before := batch.Len()
+		err := batch.AddStored(size, read)
+		if err == nil && batch.Len()-before != run {
+			panic(fmt.Sprintf("BUG: %d index entries of channel %q cover %d records", run, p.ch.ID, batch.Len()-before))
+		}
+		if err != nil && run > 1 {
+			// One bad record must not hide its neighbours: take them singly.
+			run, size = 1, int(first.Size)
+			err = batch.AddStored(size, read)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err != nil {
+			p.lose(p.page.Next+1, fmt.Errorf("log generation %d, offset %d: %w", first.Generation, first.Offset, err))
+		} else {
+			for range run {
+				p.page.Seqs = append(p.page.Seqs, p.page.Next)
+				p.page.Next++
+			}
+		}
+		at = at[run:]
+	}
+	return nil
+}
+
+// contiguous returns how many entries from the front lie one behind the other
+// in the same file, and their size in bytes, up to about maxBytes.
+func contiguous(at []message.Location, maxBytes int) (run, size int) {
+	run, size = 1, int(at[0].Size)
+	for run < len(at) && size < maxBytes &&
+		at[run].Generation == at[0].Generation && at[run].Offset == at[0].Offset+int64(size) {
+		size += int(at[run].Size)
+		run++
+	}
+	return run, size
+}

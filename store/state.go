@@ -1,0 +1,295 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"gatepost/message"
+)
+
+// Buckets of the metadata. All values begin with a version byte; all fixed
+// numbers are little-endian, those in keys big-endian so that they sort.
+const (
+	bucketBox     = "box"     // "checkpoint" -> the newest checkpoint
+	bucketChannel = "channel" // channel type, id -> state of a channel
+	bucketPage    = "page"    // checkpoint number, u64 -> its page
+	bucketAnswers = "answers" // checkpoint number, u64 -> answers given since the one before
+	bucketFirst   = "first"   // channel number, u32 -> oldest sequence kept by its own retention
+)
+
+const keyCheckpoint = "checkpoint"
+
+// stateVersion is that of every value in the metadata.
+const stateVersion = 1
+
+// errFormat is wrapped when a value is not what this program writes.
+var errFormat = errors.New("bad value")
+
+// checkpoint is the record of the newest one:
+//
+//	 0         1      8        16      24           32     40     48     56
+//	+---------+------+--------+-------+------------+------+------+------+
+//	| version | zero | number | index | generation | keep | file | end  |
+//	+---------+------+--------+-------+------------+------+------+------+
+//	 56               64             68     72       88
+//	+----------------+--------------+------+--------+
+//	| max message id | next channel | zero | secret |
+//	+----------------+--------------+------+--------+
+//
+// The blocks hold what the groups of the log up to index say; the next group
+// is in generation. The log is kept from keep on, one checkpoint more than is
+// needed: damage to the newest metadata is then repaired by replaying. Block
+// files end at byte end of file.
+type checkpoint struct {
+	number       uint64
+	index        uint64
+	generation   uint64
+	keep         uint64
+	file         uint32
+	end          uint32
+	maxMessageID int64
+	nextChannel  uint32
+	secret       [16]byte
+}
+
+const checkpointSize = 88
+
+func (c *checkpoint) append(dst []byte) []byte {
+	le := binary.LittleEndian
+	dst = append(dst, stateVersion, 0, 0, 0, 0, 0, 0, 0)
+	for _, v := range []uint64{c.number, c.index, c.generation, c.keep, uint64(c.file), uint64(c.end), uint64(c.maxMessageID)} {
+		dst = le.AppendUint64(dst, v)
+	}
+	dst = le.AppendUint32(dst, c.nextChannel)
+	dst = le.AppendUint32(dst, 0)
+	return append(dst, c.secret[:]...)
+}
+
+func (c *checkpoint) decode(src []byte) error {
+	if err := checkVersion(src); err != nil {
+		return err
+	}
+	if len(src) != checkpointSize {
+		return fmt.Errorf("%w: a checkpoint of %d bytes, expected %d", errFormat, len(src), checkpointSize)
+	}
+	le := binary.LittleEndian
+	u := func(i int) uint64 { return le.Uint64(src[8*i:]) }
+	*c = checkpoint{number: u(1), index: u(2), generation: u(3), keep: u(4),
+		file: uint32(u(5)), end: uint32(u(6)), maxMessageID: int64(u(7)), nextChannel: le.Uint32(src[64:])}
+	copy(c.secret[:], src[72:])
+	return nil
+}
+
+func checkVersion(src []byte) error {
+	switch {
+	case len(src) == 0:
+		return fmt.Errorf("%w: it is empty", errFormat)
+	case src[0] > stateVersion:
+		return fmt.Errorf("%w: it has version %d and this program knows versions up to %d; it was written by a newer program, use that",
+			errFormat, src[0], stateVersion)
+	}
+	return nil
+}
+
+// A channel's state, with numbers as varints but for the first:
+//
+//	+---------+--------+------+---------+---------------------------------+
+//	| version | number | last | members | each member                     |
+//	| 1       | u32    |      |         | uid n, uid, joined, reads, each |
+//	+---------+--------+------+---------+ read: device u8, seq            |
+//	                                    +---------------------------------+
+//
+// Its key is the channel's type in one byte and its id.
+func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
+	dst = append(dst, stateVersion)
+	dst = binary.LittleEndian.AppendUint32(dst, number)
+	dst = binary.AppendUvarint(dst, st.Last)
+	dst = binary.AppendUvarint(dst, uint64(len(st.Members)))
+	for i := range st.Members {
+		m := &st.Members[i]
+		dst = binary.AppendUvarint(dst, uint64(len(m.UID)))
+		dst = append(dst, m.UID...)
+		dst = binary.AppendUvarint(dst, m.Joined)
+		dst = binary.AppendUvarint(dst, uint64(len(m.Read)))
+		for _, r := range m.Read {
+			dst = append(dst, r.Device)
+			dst = binary.AppendUvarint(dst, r.Seq)
+		}
+	}
+	return dst
+}
+
+func appendChannelKey(dst []byte, ch *message.Channel) []byte {
+	return append(append(dst, ch.Type), ch.ID...)
+}
+
+// decodeState reads a channel's key and value. Everything in st is copied.
+func decodeState(key, src []byte) (st message.ChannelState, number uint32, err error) {
+	if err := checkVersion(src); err != nil {
+		return st, 0, err
+	}
+	if len(key) < 2 || len(src) < 5 {
+		return st, 0, fmt.Errorf("%w: a key of %d bytes, a state of %d", errFormat, len(key), len(src))
+	}
+	d := decoder{rest: src[5:]}
+	number = binary.LittleEndian.Uint32(src[1:])
+	st.Channel = &message.Channel{ID: string(key[1:]), Type: key[0]}
+	st.Last = d.uvarint()
+	n := d.count(3) // a member is not shorter
+	st.Members = make([]message.Member, 0, n)
+	for range n {
+		m := message.Member{UID: string(d.bytes(d.count(1))), Joined: d.uvarint()}
+		if reads := d.count(2); reads > 0 {
+			m.Read = make([]message.ReadPosition, 0, reads)
+			for range reads {
+				m.Read = append(m.Read, message.ReadPosition{Device: d.byte(), Seq: d.uvarint()})
+			}
+		}
+		st.Members = append(st.Members, m)
+	}
+	if d.bad || len(d.rest) > 0 {
+		return st, 0, fmt.Errorf("%w: the state of channel %q does not end where it should", errFormat, st.Channel.ID)
+	}
+	return st, number, nil
+}
+
+// decoder reads varints off the front of a value. Once bad it stays so and
+// returns zeros.
+type decoder struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 {
+		d.bad, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+// count reads how many things of at least size bytes follow.
+func (d *decoder) count(size int) int {
+	v := d.uvarint()
+	if v > uint64(len(d.rest)/size) {
+		d.bad, d.rest = true, nil
+		return 0
+	}
+	return int(v)
+}
+
+// bytes returns a view.
+func (d *decoder) bytes(n int) []byte {
+	if n > len(d.rest) {
+		d.bad, d.rest = true, nil
+		return nil
+	}
+	p := d.rest[:n]
+	d.rest = d.rest[n:]
+	return p
+}
+
+func (d *decoder) byte() byte {
+	if p := d.bytes(1); len(p) == 1 {
+		return p[0]
+	}
+	return 0
+}
+
+// A page lists the blocks of one checkpoint. The same bytes are in the
+// metadata and, so that the metadata can be made again, a section of the block
+// files behind those blocks:
+//
+//	 0         1      8        16      24           32               40
+//	+---------+------+--------+-------+------------+----------------+
+//	| version | zero | number | index | generation | max message id |
+//	+---------+------+--------+-------+------------+----------------+
+//	 40: each block, 36 bytes
+//	+---------+-------+--------+-------+------+--------+--------+
+//	| channel | count | newest | first | file | offset | stored |
+//	| u32     | u32   | i64    | u64   | u32  | u32    | u32    |
+//	+---------+-------+--------+-------+------+--------+--------+
+//
+// number, index, generation and max message id are as in the checkpoint.
+const (
+	pageHeader = 40
+	pageEntry  = 36
+)
+
+func appendPage(dst []byte, c *checkpoint) []byte {
+	le := binary.LittleEndian
+	dst = append(dst, stateVersion, 0, 0, 0, 0, 0, 0, 0)
+	dst = le.AppendUint64(dst, c.number)
+	dst = le.AppendUint64(dst, c.index)
+	dst = le.AppendUint64(dst, c.generation)
+	return le.AppendUint64(dst, uint64(c.maxMessageID))
+}
+
+func appendPageEntry(dst []byte, channel uint32, r *blockRef) []byte {
+	le := binary.LittleEndian
+	dst = le.AppendUint32(dst, channel)
+	dst = le.AppendUint32(dst, r.count)
+	dst = le.AppendUint64(dst, uint64(r.newest))
+	dst = le.AppendUint64(dst, r.first)
+	dst = le.AppendUint32(dst, r.file)
+	dst = le.AppendUint32(dst, r.offset)
+	return le.AppendUint32(dst, r.stored)
+}
+
+// decodePage reads a page: what it says of its checkpoint, and its blocks.
+func decodePage(src []byte) (c checkpoint, blocks iter.Seq2[uint32, blockRef], err error) {
+	if err := checkVersion(src); err != nil {
+		return c, nil, err
+	}
+	if len(src) < pageHeader || (len(src)-pageHeader)%pageEntry != 0 {
+		return c, nil, fmt.Errorf("%w: a page of %d bytes", errFormat, len(src))
+	}
+	le := binary.LittleEndian
+	c = checkpoint{number: le.Uint64(src[8:]), index: le.Uint64(src[16:]), generation: le.Uint64(src[24:]),
+		maxMessageID: int64(le.Uint64(src[32:]))}
+	return c, func(yield func(uint32, blockRef) bool) {
+		for p := src[pageHeader:]; len(p) > 0; p = p[pageEntry:] {
+			r := blockRef{
+				count: le.Uint32(p[4:]), newest: int64(le.Uint64(p[8:])), first: le.Uint64(p[16:]),
+				place: place{file: le.Uint32(p[24:]), offset: le.Uint32(p[28:]), stored: le.Uint32(p[32:])},
+			}
+			if !yield(le.Uint32(p), r) {
+				return
+			}
+		}
+	}, nil
+}
+
+// Answers are a version byte and, for each, 32 bytes: the key, two numbers,
+// the message id and the sequence.
+const answerSize = 32
+
+func appendAnswer(dst []byte, a message.Answer) []byte {
+	le := binary.LittleEndian
+	dst = le.AppendUint64(dst, a.Key[0])
+	dst = le.AppendUint64(dst, a.Key[1])
+	dst = le.AppendUint64(dst, uint64(a.MessageID))
+	return le.AppendUint64(dst, a.Seq)
+}
+
+func decodeAnswers(src []byte) (iter.Seq[message.Answer], error) {
+	if err := checkVersion(src); err != nil {
+		return nil, err
+	}
+	if (len(src)-1)%answerSize != 0 {
+		return nil, fmt.Errorf("%w: answers in %d bytes", errFormat, len(src))
+	}
+	le := binary.LittleEndian
+	return func(yield func(message.Answer) bool) {
+		for p := src[1:]; len(p) > 0; p = p[answerSize:] {
+			a := message.Answer{Key: [2]uint64{le.Uint64(p), le.Uint64(p[8:])}, MessageID: int64(le.Uint64(p[16:])), Seq: le.Uint64(p[24:])}
+			if !yield(a) {
+				return
+			}
+		}
+	}, nil
+}

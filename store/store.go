@@ -1,0 +1,194 @@
+package store
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gatepost/message"
+)
+
+// Options say where a store is and how it grows.
+type Options struct {
+	Dir       string // data directory; the store is in its subdirectories blocks and meta
+	BlockFile int64  // bytes of a block file; 0: 64 MiB
+	// NoSync leaves out every sync, for tests that show that their rig sees
+	// the loss.
+	NoSync bool
+	Logger *slog.Logger // nil: silent
+
+	// ReadLog reads len(p) bytes of a log generation; any goroutine calls it.
+	// It fails with fs.ErrNotExist when the generation was retired.
+	ReadLog func(p []byte, generation uint64, offset int64) error
+	// Retire gives up the generations of the log below one.
+	Retire func(below uint64) error
+}
+
+// Stats counts what a store did; readable on any goroutine.
+type Stats struct {
+	Checkpoints atomic.Int64 // that were completed
+	Failures    atomic.Int64 // attempts that were not
+	Blocks      atomic.Int64 // blocks known now
+	BlockBytes  atomic.Int64 // bytes of block files
+	MetaBytes   atomic.Int64 // bytes of metadata on disk
+	RawBytes    atomic.Int64 // bytes of records put into blocks since the start
+	StoredBytes atomic.Int64 // and what they took there
+	BadBlocks   atomic.Int64 // blocks that could not be read
+	Unsaved     atomic.Int64 // messages that are only in the log
+	Lost        atomic.Int64 // messages that a checkpoint could not read back from the log
+	Took        atomic.Int64 // nanoseconds of the last checkpoint
+	Behind      atomic.Bool  // the last attempt at a checkpoint failed
+}
+
+// Store is the open store. Put, Drop and Checkpoint belong to apply, Run to the
+// checkpoint's goroutine; Read and Stats are anybody's.
+type Store struct {
+	o     Options
+	stats Stats
+
+	mu     sync.RWMutex // guards what follows; never held while a file is used
+	series map[*message.Channel]*series
+	blocks *blocks // replaced after an error
+
+	// Apply owns these.
+	touched []*series // have messages that no checkpoint was handed
+	dropped [][]byte  // keys of channels to be deleted from the metadata
+	next    uint32    // number of the next channel
+
+	busy atomic.Bool  // a checkpoint is under way: apply sets it, Run clears it
+	work chan *frozen // at most one
+	done chan struct{}
+	stop sync.Once
+
+	// The checkpoint's goroutine owns these.
+	meta    *meta
+	newest  checkpoint
+	try     attempt
+	answers []answerPage // oldest first
+	buf     []byte       // raw bytes of a block
+	page    []byte
+	refs    []blockRef
+}
+
+// answerPage is how many answers a checkpoint brought.
+type answerPage struct {
+	number uint64
+	count  int
+}
+
+// frozen is what one checkpoint takes in.
+type frozen struct {
+	checkpoint // what apply knows of it
+	at         time.Time
+	parts      []part
+	deletes    [][]byte
+	states     []state
+	bytes      []byte // that states lie in
+	answers    []byte // version and answers; nil: none
+	window     int
+}
+
+// part is the messages of one channel up to a sequence.
+type part struct {
+	*series
+	to uint64
+}
+
+// state is a key and a value in frozen.bytes.
+type state struct{ start, value, end int }
+
+// Stats returns the counters, safe on any goroutine.
+func (s *Store) Stats() *Stats { return &s.stats }
+
+// Put notes where the message with sequence seq lies. Sequences of a channel
+// come in order without gaps; anything else is a bug and panics.
+func (s *Store) Put(ch *message.Channel, seq uint64, at message.Location) {
+	s.mu.Lock()
+	c := s.channel(ch)
+	if seq != c.last+1 {
+		panic("BUG: a sequence of channel " + ch.ID + " was put out of order")
+	}
+	c.put(at)
+	s.mu.Unlock()
+	if !c.touched {
+		c.touched = true
+		s.touched = append(s.touched, c)
+	}
+	s.stats.Unsaved.Add(1)
+}
+
+// channel returns the series of a channel, new if needed. Apply only, with the
+// lock held.
+func (s *Store) channel(ch *message.Channel) *series {
+	c := s.series[ch]
+	if c == nil {
+		c = &series{channel: ch, number: s.next, first: 1, logged: 1, base: 1}
+		s.next++
+		s.series[ch] = c
+	}
+	return c
+}
+
+// Drop forgets a channel and its messages. What they take in block files is
+// given back with those files.
+func (s *Store) Drop(ch *message.Channel) {
+	s.mu.Lock()
+	c := s.series[ch]
+	delete(s.series, ch)
+	if c != nil {
+		s.stats.Blocks.Add(-int64(len(c.blocks)))
+	}
+	s.mu.Unlock()
+	s.dropped = append(s.dropped, appendChannelKey(nil, ch))
+}
+
+// Checkpoint takes the state of the core and all messages up to now, to be
+// written by Run. While the one before is being written it takes nothing and
+// reports false: what is changed then goes into a later one.
+func (s *Store) Checkpoint(snap *message.Snapshot) bool {
+	if !s.busy.CompareAndSwap(false, true) {
+		return false
+	}
+	f := &frozen{at: time.Now(), window: snap.Window}
+	s.mu.Lock()
+	for st := range snap.Changed {
+		start := len(f.bytes)
+		f.bytes = appendChannelKey(f.bytes, st.Channel)
+		value := len(f.bytes)
+		f.bytes = appendState(f.bytes, st, s.channel(st.Channel).number)
+		f.states = append(f.states, state{start, value, len(f.bytes)})
+	}
+	for _, c := range s.touched {
+		c.touched = false
+		if s.series[c.channel] == c { // not dropped since
+			f.parts = append(f.parts, part{c, c.last})
+		}
+	}
+	s.mu.Unlock()
+	clear(s.touched)
+	s.touched = s.touched[:0]
+	f.deletes, s.dropped = s.dropped, nil
+	for a := range snap.Answers {
+		if f.answers == nil {
+			f.answers = append(f.answers, stateVersion)
+		}
+		f.answers = appendAnswer(f.answers, a)
+	}
+	f.checkpoint = checkpoint{index: snap.Index, generation: snap.Generation,
+		maxMessageID: snap.MaxMessageID, nextChannel: s.next, secret: snap.Secret}
+	s.work <- f
+	return true
+}
+
+// Index is the log index up to which a checkpoint holds everything, and
+// Generation the generation of the log in which the next group lies. Before Run.
+func (s *Store) Index() uint64      { return s.newest.index }
+func (s *Store) Generation() uint64 { return s.newest.generation }
+
+// Close lets Run return after the checkpoint that is under way.
+func (s *Store) Close() { s.stop.Do(func() { close(s.done) }) }
+
+func (s *Store) readLog(p []byte, generation uint64, offset int64) error {
+	return s.o.ReadLog(p, generation, offset)
+}
