@@ -20,6 +20,7 @@ import (
 	"gatepost/cli"
 	"gatepost/config"
 	"gatepost/hwprofile"
+	"gatepost/message"
 	"gatepost/metrics"
 	"gatepost/netio"
 	"gatepost/session"
@@ -81,6 +82,7 @@ func newLogger(o config.Log) *slog.Logger {
 type box struct {
 	logger    *slog.Logger
 	core      *broker.Broker
+	store     *store.Store
 	log       *wal.Log
 	report    wal.Report
 	committer *wal.Committer
@@ -97,7 +99,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	b := &box{logger: logger}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.closeSockets())
+			err = errors.Join(err, b.closeSockets(), b.closeData())
 		}
 	}()
 	// Addresses first: if another process has them, the log stays as it is.
@@ -126,21 +128,45 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
 		}
 	}
-	index := store.NewMemory(func(p []byte, generation uint64, offset int64) error {
-		return b.log.ReadAt(p, generation, offset)
+	lock, err := wal.Lock(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	oldest, err := wal.Oldest(cfg.Data)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	noSync := os.Getenv("GATEPOST_TEST_NOSYNC") == "1"
+	var restored message.Restored
+	b.store, restored, _, err = store.Open(store.Options{
+		Dir:     cfg.Data,
+		NoSync:  noSync,
+		Logger:  logger,
+		Oldest:  oldest,
+		ReadLog: func(p []byte, generation uint64, offset int64) error { return b.log.ReadAt(p, generation, offset) },
+		Retire:  func(below uint64) error { return b.log.Retire(below) },
 	})
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
 	b.core = broker.New(broker.Options{
 		InboxItems:  cfg.Queue.ApplyItems,
 		InboxBytes:  int(cfg.Queue.ApplyBytes),
 		DedupWindow: cfg.Broker.DedupWindow,
 		Master:      cfg.Session.DeviceLevel == "master",
 		Logger:      logger,
-	}, index)
+	}, b.store)
+	b.core.Restore(&restored)
 	b.log, b.report, err = wal.Open(wal.Options{
 		Dir:      cfg.Data,
+		Lock:     lock,
 		RollSize: cfg.Wal.RollSize,
 		Headroom: cfg.Wal.Headroom,
-		NoSync:   os.Getenv("GATEPOST_TEST_NOSYNC") == "1",
+		First:    b.store.Generation(),
+		After:    b.store.Index(),
+		NoSync:   noSync,
 		Logger:   logger,
 	}, b.core.Replay)
 	if err != nil {
@@ -152,7 +178,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		GroupItems: cfg.Wal.GroupItems,
 		GroupBytes: int(cfg.Wal.GroupBytes),
 	}, b.core.Commit)
-	b.reader = broker.NewReader(index, logger)
+	b.reader = broker.NewReader(b.store, logger)
 	for _, loop := range b.server.Loops() {
 		g := session.New(session.Options{
 			Encryption:     cfg.Encryption,
@@ -203,6 +229,18 @@ func (b *box) closeSockets() error {
 	return nil
 }
 
+// closeData undoes a build that failed later.
+func (b *box) closeData() (err error) {
+	if b.store != nil {
+		b.store.Close()
+		err = b.store.Run() // gives back its files
+	}
+	if b.log != nil {
+		err = errors.Join(err, b.log.Close())
+	}
+	return err
+}
+
 // health says what is wrong with the log, if anything is.
 func (b *box) health() error {
 	if state := b.committer.Stats().State; state != "ok" {
@@ -222,7 +260,8 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 			}
 		})
 	}
-	var apply, reader, loops, rest sync.WaitGroup
+	var apply, reader, loops, rest, checkpoints sync.WaitGroup
+	part(&checkpoints, b.store.Run)
 	part(&apply, func() error { return b.core.Run(b.outboxes) })
 	part(&reader, func() error { b.reader.Run(b.outboxes); return nil })
 	part(&rest, b.committer.Run)
@@ -251,6 +290,8 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 	apply.Wait()
 	b.reader.Close()
 	reader.Wait()
+	b.store.Close()
+	checkpoints.Wait()
 	err := errors.Join(errHTTP, b.log.Close())
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -323,7 +364,7 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 // The parts fit together.
 var (
 	_ session.Proposer = (*wal.Committer)(nil)
-	_ broker.Store     = (*store.Memory)(nil)
+	_ broker.Store     = (*store.Store)(nil)
 	_ broker.Outbox    = (*session.Gate)(nil)
 	_ broker.Outbox    = (*api.Server)(nil)
 	_ netio.Handler    = (*session.Gate)(nil)

@@ -95,7 +95,7 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	}
 	s.newest = cp
 	if !ok {
-		s.newest.generation = 1
+		s.newest.generation = 0
 	}
 	if err := s.blocks.rewind(cp.file, cp.end); err != nil {
 		return restored, report, err

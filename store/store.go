@@ -18,6 +18,9 @@ type Options struct {
 	NoSync bool
 	Logger *slog.Logger // nil: silent
 
+	// Oldest is the oldest generation that the log has, 0: it has none. It
+	// decides whether what damage took from the metadata can be replayed.
+	Oldest uint64
 	// ReadLog reads len(p) bytes of a log generation; any goroutine calls it.
 	// It fails with fs.ErrNotExist when the generation was retired.
 	ReadLog func(p []byte, generation uint64, offset int64) error

@@ -10,6 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Lock makes the data directory dir if need be and takes it for this process
+// until the file is closed, or handed to Open and the Log is.
+func Lock(dir string) (*os.File, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	return lockDir(dir)
+}
+
 // lockDir takes the data directory for this process until the file is closed.
 // No lock file is needed, so this works on a full disk.
 func lockDir(dir string) (*os.File, error) {

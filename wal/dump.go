@@ -16,6 +16,9 @@ func Dump(out io.Writer, dir string) error {
 	b := bufio.NewWriter(out)
 	stamp := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
 	w := walk{dir: dir}
+	if w.first, _ = Oldest(dir); w.first == 1 { // else what is older was retired
+		w.first = 0
+	}
 	w.generation = func(g *generation) {
 		fmt.Fprintf(b, "generation %x: %s, %d bytes", g.number, g.path, g.size)
 		if g.whole {

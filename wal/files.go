@@ -107,6 +107,18 @@ func (fs *files) drop(i int) {
 	}
 }
 
+// forget closes a generation, once nobody reads it.
+func (fs *files) forget(generation uint64) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for i, f := range fs.open {
+		if f.generation == generation {
+			fs.drop(i)
+			return
+		}
+	}
+}
+
 func (fs *files) close() {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,9 +16,15 @@ import (
 
 // Options say where the log is and how it grows.
 type Options struct {
-	Dir      string // data directory; the log is in its subdirectory log
-	RollSize int64  // bytes; a file that has grown to this is followed by a new generation; 0: 16 MiB
-	Headroom int64  // bytes that must stay free on the disk; 0: no such bound
+	Dir      string   // data directory; the log is in its subdirectory log
+	Lock     *os.File // from Lock; the Log closes it. nil: Open locks
+	RollSize int64    // bytes; a file that has grown to this is followed by a new generation; 0: 16 MiB
+	Headroom int64    // bytes that must stay free on the disk; 0: no such bound
+	// First and After are what a checkpoint says: all groups up to index After
+	// are stored elsewhere, and the next one is in generation First. What is
+	// older is not replayed and not missed. 0: there is no checkpoint.
+	First uint64
+	After uint64
 	// NoSync leaves out every sync: what was acknowledged is lost with the
 	// power. It is there so that a test can show that its rig notices.
 	NoSync bool
@@ -40,6 +47,8 @@ type Log struct {
 	logger   *slog.Logger
 	lock     *os.File // the data directory
 	files    files
+	first    uint64 // as in Options
+	after    uint64
 
 	// The committer's goroutine owns what follows.
 	at     position // where the log ends, in memory and on disk
@@ -57,7 +66,7 @@ type Log struct {
 const term = 1
 
 // Open locks the data directory, makes it if need be, and calls replay with
-// each group in order, as one batch without origins; replay takes over the
+// each group behind After in order, as one batch without origins; replay takes over the
 // reference. Then it begins a new generation, or, if the disk is full, leaves
 // that to the Committer. The report has been logged. Damage is not an error;
 // see the package comment for what is.
@@ -80,7 +89,7 @@ func newLog(o Options) *Log {
 	}
 	return &Log{
 		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, logger: o.Logger,
-		files:     files{dir: o.Dir},
+		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
 		newEngine: openLibrary, free: freeBytes,
 	}
 }
@@ -89,9 +98,9 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 	if l.noSync {
 		l.logger.Warn("NOTHING IS SYNCED: what is acknowledged is lost with the power; this is for tests only")
 	}
-	err := makeDir(l.dir)
-	if err == nil {
-		l.lock, err = lockDir(l.dir)
+	var err error
+	if l.lock == nil {
+		l.lock, err = Lock(l.dir)
 	}
 	if err == nil {
 		err = makeDir(filepath.Join(l.dir, logName))
@@ -100,7 +109,7 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		return Report{}, err
 	}
 	began := time.Now()
-	w := walk{dir: l.dir, group: func(g *generation, e *entry, b *message.Batch) error {
+	w := walk{dir: l.dir, first: l.first, after: l.after, group: func(g *generation, e *entry, b *message.Batch) error {
 		err := replay(message.Committed{Index: e.index, Term: e.term, Generation: g.number, Offset: e.body, Batch: b})
 		if err != nil {
 			return fmt.Errorf("cannot replay group %d at offset %d of %s: %w", e.index, e.start, g.path, err)
@@ -130,6 +139,60 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 // nothing.
 func (l *Log) ReadAt(p []byte, generation uint64, offset int64) error {
 	return l.files.readAt(p, generation, offset)
+}
+
+// Retire deletes the generations below one. What is in them must be stored
+// elsewhere; who reads it just now finishes, later reads fail with
+// fs.ErrNotExist. Any goroutine may call it, one at a time.
+func (l *Log) Retire(below uint64) error {
+	numbers, err := list(l.dir)
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, number := range numbers {
+		if number >= below {
+			break
+		}
+		l.files.forget(number)
+		if err := os.RemoveAll(generationDir(l.dir, number)); err != nil {
+			return fmt.Errorf("cannot retire generation %d of the log: %w", number, err)
+		}
+		removed = true
+	}
+	if !removed || l.noSync {
+		return nil
+	}
+	d, err := os.Open(filepath.Join(l.dir, logName))
+	if err != nil {
+		return fmt.Errorf("cannot retire generations of the log: %w", err)
+	}
+	defer d.Close()
+	return syncDir(d)
+}
+
+// Size returns how many bytes all generations take.
+func (l *Log) Size() (bytes int64, err error) {
+	numbers, err := list(l.dir)
+	for _, number := range numbers {
+		if info, err := os.Stat(generationFile(l.dir, number)); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes, err
+}
+
+// Oldest returns the lowest number of a generation in the data directory dir,
+// 0 if there is no log.
+func Oldest(dir string) (uint64, error) {
+	numbers, err := list(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil || len(numbers) == 0 {
+		return 0, err
+	}
+	return numbers[0], nil
 }
 
 // Close gives back files and the lock. The committer must have ended.

@@ -56,6 +56,8 @@ type position struct {
 // walk is one pass over a whole log. Any function may be nil.
 type walk struct {
 	dir    string
+	first  uint64 // generations below it are not looked at
+	after  uint64 // groups up to it are not handed on
 	report Report
 	seen   position
 	last   uint64 // number of the last generation read
@@ -71,7 +73,10 @@ func (w *walk) run() error {
 	if err != nil {
 		return err
 	}
-	w.seen.next = 1
+	w.seen.next = w.after + 1
+	if w.first > 0 {
+		w.seen.highest, w.last = w.first-1, w.first-1
+	}
 	for i := range generations {
 		g := &generations[i]
 		w.seen.highest = g.number
@@ -82,6 +87,11 @@ func (w *walk) run() error {
 			return err
 		}
 	}
+	if len(generations) == 0 && w.first > 0 {
+		w.add(Gap{File: generationFile(w.dir, w.first),
+			Reason: fmt.Sprintf("the generation is missing; what was behind group %d is not known", w.after)})
+	}
+	w.seen.next = max(w.seen.next, w.after+1)
 	w.report.LastIndex = w.seen.next - 1
 	return nil
 }
@@ -89,15 +99,14 @@ func (w *walk) run() error {
 // list looks at the beginning of each generation, because a header says what
 // the generation before is worth.
 func (w *walk) list() ([]generation, error) {
-	dirs, err := os.ReadDir(filepath.Join(w.dir, logName)) // sorted; so are the numbers
+	numbers, err := list(w.dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot list the log: %w", err)
+		return nil, err
 	}
 	var all []generation
-	for _, d := range dirs {
-		number, err := strconv.ParseUint(d.Name(), 16, 63)
-		if err != nil || number == 0 || len(d.Name()) != 16 || !d.IsDir() {
-			continue // not ours
+	for _, number := range numbers {
+		if number < w.first {
+			continue
 		}
 		g := generation{number: number, path: generationFile(w.dir, number)}
 		if err := g.look(); err != nil {
@@ -121,6 +130,22 @@ func (w *walk) list() ([]generation, error) {
 		}
 	}
 	return all, nil
+}
+
+// list returns the numbers of the generations that are there, ascending.
+func list(dir string) ([]uint64, error) {
+	dirs, err := os.ReadDir(filepath.Join(dir, logName)) // sorted; so are the numbers
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the log: %w", err)
+	}
+	var numbers []uint64
+	for _, d := range dirs {
+		number, err := strconv.ParseUint(d.Name(), 16, 63)
+		if err == nil && number > 0 && len(d.Name()) == 16 && d.IsDir() { // else it is not ours
+			numbers = append(numbers, number)
+		}
+	}
+	return numbers, nil
 }
 
 // look reads the header frame.
@@ -249,6 +274,9 @@ func (w *walk) add(g Gap) {
 // hand passes a group on. A body that is no row of records though its checksum
 // is right is a gap, too.
 func (w *walk) hand(g *generation, e *entry, body []byte) error {
+	if e.index <= w.after {
+		return nil
+	}
 	b, err := message.Parse(body)
 	if err == nil && b.Len() != int(e.records) {
 		err = fmt.Errorf("%d records, the frame says %d", b.Len(), e.records)

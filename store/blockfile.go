@@ -1,0 +1,542 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+const (
+	defaultBlockFile = 64 << 20
+	// flushBytes is how much is written to a block file at once.
+	flushBytes = 256 << 10
+	// maxOpen is how many block files are kept open for reading.
+	maxOpen = 4
+)
+
+// blockOptions say where block files are.
+type blockOptions struct {
+	Dir      string
+	FileSize int64 // bytes at which a file is followed by the next; 0: 64 MiB
+	NoSync   bool
+	Logger   *slog.Logger
+}
+
+// blocks are the block files. append, sync, rewind, remove and files belong to
+// the checkpoint's goroutine, read is anybody's.
+type blocks struct {
+	o blockOptions
+
+	mu     sync.Mutex // guards what follows; not held while a file is used
+	list   []blockFile
+	open   []*openFile
+	clock  int64
+	closed bool
+
+	// The checkpoint's goroutine owns these.
+	file    *os.File // is written to; nil: none yet
+	salt    uint64
+	at      int64 // size of that file with what is pending
+	pending []byte
+	created bool // a file was made since the last sync
+	failed  error
+}
+
+// blockFile is one file.
+type blockFile struct {
+	number uint32
+	salt   uint64
+	size   int64
+}
+
+// openFile is open while it is in blocks.open or somebody reads.
+type openFile struct {
+	*os.File
+	number  uint32
+	salt    uint64
+	readers int
+	used    int64
+	dropped bool
+}
+
+// openBlocks lists the files of a directory, which it makes if need be.
+func openBlocks(o blockOptions) (*blocks, error) {
+	if o.FileSize <= 0 {
+		o.FileSize = defaultBlockFile
+	}
+	o.FileSize = min(o.FileSize, 1<<30)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the directory of block files: %w", err)
+	}
+	entries, err := os.ReadDir(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the block files: %w", err)
+	}
+	b := &blocks{o: o}
+	for _, e := range entries {
+		number, salt, ok := parseName(e.Name())
+		if !ok || !e.Type().IsRegular() {
+			continue // not ours
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil, fmt.Errorf("cannot look at a block file: %w", err)
+		}
+		b.list = append(b.list, blockFile{number, salt, info.Size()})
+	}
+	slices.SortFunc(b.list, func(x, y blockFile) int { return int(int64(x.number) - int64(y.number)) })
+	for i := 1; i < len(b.list); i++ {
+		if b.list[i].number == b.list[i-1].number {
+			return nil, fmt.Errorf("cannot use the block files in %s: two have number %d; move away the one that does not belong there", o.Dir, b.list[i].number)
+		}
+	}
+	return b, nil
+}
+
+func blockName(number uint32, salt uint64) string {
+	return fmt.Sprintf("%016x-%016x.blk", number, salt)
+}
+
+func parseName(name string) (number uint32, salt uint64, ok bool) {
+	stem, ok := strings.CutSuffix(name, ".blk")
+	if !ok || len(stem) != 33 || stem[16] != '-' {
+		return 0, 0, false
+	}
+	n, err1 := strconv.ParseUint(stem[:16], 16, 32)
+	salt, err2 := strconv.ParseUint(stem[17:], 16, 64)
+	return uint32(n), salt, err1 == nil && err2 == nil && n > 0 && salt > 0
+}
+
+func (b *blocks) path(number uint32, salt uint64) string {
+	return filepath.Join(b.o.Dir, blockName(number, salt))
+}
+
+// files returns all files, the oldest first.
+func (b *blocks) files() []blockFile {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.list)
+}
+
+// rewind makes the end of a file that of all: what an unfinished checkpoint
+// left behind it is cut off. With file 0 everything is.
+func (b *blocks) rewind(file, offset uint32) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := len(b.list) - 1; i >= 0; i-- {
+		f := &b.list[i]
+		var err error
+		switch {
+		case f.number > file:
+			err = os.Remove(b.path(f.number, f.salt))
+		case f.number == file && f.size > int64(offset):
+			err = os.Truncate(b.path(f.number, f.salt), int64(offset))
+		case f.number == file && f.size < int64(offset):
+			// Damaged. What is appended goes to a file of its own.
+			b.o.Logger.Warn("block file is too short", "file", b.path(f.number, f.salt), "bytes", f.size, "expected", offset)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot cut off what an unfinished checkpoint left: %w", err)
+		}
+		if f.number > file {
+			b.list = b.list[:i]
+			continue
+		}
+		if f.number == file {
+			f.size = int64(offset)
+		}
+		return nil
+	}
+	return nil
+}
+
+// append adds a section and returns its place. It is readable after sync.
+func (b *blocks) append(s section, body []byte) (place, error) {
+	if b.failed != nil {
+		return place{}, b.failed
+	}
+	p, err := b.add(s, body)
+	if err != nil {
+		b.failed = fmt.Errorf("cannot write block files: %w", err)
+		return place{}, b.failed
+	}
+	return p, nil
+}
+
+func (b *blocks) add(s section, body []byte) (place, error) {
+	if len(body) > maxRaw {
+		return place{}, fmt.Errorf("a section of %d bytes, the limit is %d", len(body), maxRaw)
+	}
+	if err := b.ready(int64(len(body))); err != nil {
+		return place{}, err
+	}
+	before := len(b.pending)
+	b.pending, s = appendSection(b.pending, s, body, b.salt)
+	p := place{b.last().number, uint32(b.at), s.stored}
+	b.at += int64(len(b.pending) - before)
+	if len(b.pending) >= flushBytes {
+		return p, b.flush()
+	}
+	return p, nil
+}
+
+func (b *blocks) last() *blockFile { return &b.list[len(b.list)-1] }
+
+// ready sees to it that there is a file that takes size bytes more.
+func (b *blocks) ready(size int64) error {
+	if b.file == nil && len(b.list) > 0 && b.last().size+sectionHeader+size <= b.o.FileSize {
+		f, err := os.OpenFile(b.path(b.last().number, b.last().salt), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		b.file, b.salt, b.at = f, b.last().salt, b.last().size
+	}
+	if b.file != nil && (b.at+sectionHeader+size <= b.o.FileSize || b.at == fileHeader) {
+		return nil
+	}
+	if err := b.finish(); err != nil {
+		return err
+	}
+	number := uint32(1)
+	if len(b.list) > 0 {
+		number = b.last().number + 1
+	}
+	var random [8]byte
+	rand.Read(random[:])
+	salt := binary.LittleEndian.Uint64(random[:]) | 1
+	f, err := os.OpenFile(b.path(number, salt), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	b.file, b.salt, b.at, b.created = f, salt, fileHeader, true
+	b.pending = append(b.pending, fileMagic...)
+	b.pending = append(b.pending, sectionVersion, 0, 0, 0)
+	b.pending = binary.LittleEndian.AppendUint64(b.pending, uint64(number))
+	b.mu.Lock()
+	b.list = append(b.list, blockFile{number: number, salt: salt})
+	b.mu.Unlock()
+	return nil
+}
+
+// flush writes what is pending.
+func (b *blocks) flush() error {
+	if len(b.pending) == 0 {
+		return nil
+	}
+	at := b.at - int64(len(b.pending))
+	if _, err := b.file.WriteAt(b.pending, at); err != nil {
+		return err
+	}
+	b.pending = b.pending[:0]
+	b.mu.Lock()
+	b.last().size = b.at
+	b.mu.Unlock()
+	return nil
+}
+
+// finish makes the file durable that is written to, and closes it.
+func (b *blocks) finish() error {
+	if b.file == nil {
+		return nil
+	}
+	err := b.flush()
+	if err == nil && !b.o.NoSync {
+		err = b.file.Sync()
+	}
+	if cerr := b.file.Close(); err == nil {
+		err = cerr
+	}
+	b.file = nil
+	return err
+}
+
+// sync makes durable what was appended.
+func (b *blocks) sync() error {
+	if b.failed != nil {
+		return b.failed
+	}
+	err := b.finish()
+	if err == nil && b.created && !b.o.NoSync {
+		err = syncDir(b.o.Dir)
+	}
+	if err != nil {
+		b.failed = fmt.Errorf("cannot sync block files: %w", err)
+	} else {
+		b.created = false
+	}
+	return b.failed
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// end is where the next section goes: after sync the end of all.
+func (b *blocks) end() (file, offset uint32) {
+	if len(b.list) == 0 {
+		return 0, 0
+	}
+	return b.last().number, uint32(b.last().size)
+}
+
+// read appends the body of a section to dst. The error wraps errDamaged when
+// the bytes are bad, fs.ErrNotExist when the file is gone.
+func (b *blocks) read(p place, dst []byte) (section, []byte, error) {
+	f, size, err := b.take(p.file)
+	if err != nil {
+		return section{}, dst, fmt.Errorf("cannot open block file %d: %w", p.file, err)
+	}
+	defer b.giveBack(f)
+	var s section
+	if p.stored > maxRaw {
+		err = fmt.Errorf("%w: a section of %d bytes (limit %d)", errDamaged, p.stored, maxRaw)
+	} else if left := size - int64(p.offset) - sectionHeader; left < int64(p.stored) {
+		err = fmt.Errorf("%w: %d bytes are left, the section has %d", errDamaged, left, p.stored)
+	}
+	if err == nil {
+		buf := scratch.Get().(*[]byte)
+		defer scratch.Put(buf)
+		*buf = slices.Grow((*buf)[:0], sectionHeader+int(p.stored))[:sectionHeader+int(p.stored)]
+		stored := *buf
+		if _, err = f.ReadAt(stored, int64(p.offset)); err == nil {
+			if s, err = decodeHeader(stored); err == nil && s.stored != p.stored {
+				err = fmt.Errorf("%w: a section stored in %d bytes where one of %d should be", errDamaged, s.stored, p.stored)
+			}
+			if err == nil {
+				dst, err = decodeBody(dst, stored, s, f.salt)
+			}
+		}
+	}
+	if err != nil {
+		return s, dst, fmt.Errorf("cannot read %s at offset %d: %w", b.path(f.number, f.salt), p.offset, err)
+	}
+	return s, dst, nil
+}
+
+// take opens a file for reading, or uses it again.
+func (b *blocks) take(number uint32) (f *openFile, size int64, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, 0, os.ErrClosed
+	}
+	i, ok := b.index(number)
+	if !ok {
+		return nil, 0, os.ErrNotExist
+	}
+	b.clock++
+	for _, f := range b.open {
+		if f.number == number {
+			f.readers++
+			f.used = b.clock
+			return f, b.list[i].size, nil
+		}
+	}
+	if len(b.open) >= maxOpen {
+		oldest := 0
+		for i, f := range b.open {
+			if f.used < b.open[oldest].used {
+				oldest = i
+			}
+		}
+		b.drop(oldest)
+	}
+	r, err := os.Open(b.path(number, b.list[i].salt))
+	if err != nil {
+		return nil, 0, err
+	}
+	f = &openFile{File: r, number: number, salt: b.list[i].salt, readers: 1, used: b.clock}
+	b.open = append(b.open, f)
+	return f, b.list[i].size, nil
+}
+
+func (b *blocks) index(number uint32) (int, bool) {
+	return slices.BinarySearchFunc(b.list, number, func(f blockFile, n uint32) int { return int(int64(f.number) - int64(n)) })
+}
+
+func (b *blocks) giveBack(f *openFile) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if f.readers--; f.dropped && f.readers == 0 {
+		f.Close()
+	}
+}
+
+func (b *blocks) drop(i int) {
+	f := b.open[i]
+	b.open = slices.Delete(b.open, i, i+1)
+	if f.dropped = true; f.readers == 0 {
+		f.Close()
+	}
+}
+
+// remove deletes a file. Who reads it just now finishes.
+func (b *blocks) remove(number uint32) error {
+	b.mu.Lock()
+	i, ok := b.index(number)
+	if !ok {
+		b.mu.Unlock()
+		return nil
+	}
+	f := b.list[i]
+	b.list = slices.Delete(b.list, i, i+1)
+	for i := range b.open {
+		if b.open[i].number == number {
+			b.drop(i)
+			break
+		}
+	}
+	b.mu.Unlock()
+	if err := os.Remove(b.path(f.number, f.salt)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove a block file: %w", err)
+	}
+	return nil
+}
+
+// close gives back all files. What was appended and not synced is lost.
+func (b *blocks) close() {
+	if b.file != nil {
+		b.file.Close()
+		b.file = nil
+	}
+	b.failed = os.ErrClosed
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for len(b.open) > 0 {
+		b.drop(0)
+	}
+}
+
+// scan reads a file from its beginning and believes nothing. found is called
+// with each good section, raw valid during the call; lost with each stretch in
+// which there is none.
+func (b *blocks) scan(number uint32, found func(s section, p place, raw []byte) error, lost func(offset, bytes int64, reason string)) error {
+	f, size, err := b.take(number)
+	if err != nil {
+		return fmt.Errorf("cannot open block file %d: %w", number, err)
+	}
+	defer b.giveBack(f)
+	sc := blockScan{file: f, number: number, salt: f.salt, size: size}
+	return sc.run(found, lost)
+}
+
+// blockScan is one pass over a file.
+type blockScan struct {
+	file   io.ReaderAt
+	number uint32
+	salt   uint64
+	size   int64
+	stored []byte
+	raw    []byte
+}
+
+func (sc *blockScan) run(found func(section, place, []byte) error, lost func(offset, bytes int64, reason string)) error {
+	bad, reason := int64(-1), "" // where the damage began
+	end := func(at int64) {
+		if bad >= 0 && at > bad {
+			lost(bad, at-bad, reason)
+		}
+		bad = -1
+	}
+	for at := int64(min(fileHeader, sc.size)); at < sc.size; {
+		s, err := sc.section(at)
+		if err == nil {
+			end(at)
+			p := place{sc.number, uint32(at), s.stored}
+			if err := found(s, p, sc.raw); err != nil {
+				return err
+			}
+			at = p.end()
+			continue
+		}
+		if !errors.Is(err, errDamaged) {
+			return err
+		}
+		if bad < 0 {
+			bad, reason = at, err.Error()
+		}
+		if at, err = sc.search(at + 1); err != nil {
+			return err
+		}
+	}
+	end(sc.size)
+	return nil
+}
+
+// section reads the section at an offset into raw.
+func (sc *blockScan) section(at int64) (section, error) {
+	if at+sectionHeader > sc.size {
+		return section{}, fmt.Errorf("%w: %d bytes are left", errDamaged, sc.size-at)
+	}
+	sc.stored = slices.Grow(sc.stored[:0], sectionHeader)[:sectionHeader]
+	if _, err := sc.file.ReadAt(sc.stored, at); err != nil {
+		return section{}, sc.unreadable(at, err)
+	}
+	s, err := decodeHeader(sc.stored)
+	if err != nil {
+		return s, err
+	}
+	if at+sectionHeader+int64(s.stored) > sc.size {
+		return s, fmt.Errorf("%w: %d bytes are left of a section of %d", errDamaged, sc.size-at, sectionHeader+int64(s.stored))
+	}
+	n := sectionHeader + int(s.stored)
+	sc.stored = slices.Grow(sc.stored[:0], n)[:n]
+	if _, err := sc.file.ReadAt(sc.stored, at); err != nil {
+		return s, sc.unreadable(at, err)
+	}
+	sc.raw, err = decodeBody(sc.raw[:0], sc.stored, s, sc.salt)
+	return s, err
+}
+
+// unreadable treats a bad sector as damage, and a closed file not.
+func (sc *blockScan) unreadable(at int64, err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: the disk cannot read offset %d: %w", errDamaged, at, err)
+}
+
+// search returns where the next magic is, from at on, or the size.
+func (sc *blockScan) search(at int64) (int64, error) {
+	const window = 64 << 10
+	for at < sc.size {
+		n := int(min(window, sc.size-at))
+		sc.stored = slices.Grow(sc.stored[:0], n)[:n]
+		if _, err := sc.file.ReadAt(sc.stored, at); err != nil {
+			if errors.Is(err, os.ErrClosed) {
+				return at, err
+			}
+			at += 4096 - at%4096 // a bad sector
+			continue
+		}
+		if i := bytes.Index(sc.stored, []byte(sectionMagic)); i >= 0 {
+			return at + int64(i), nil
+		}
+		if n < window {
+			break
+		}
+		at += int64(n - len(sectionMagic) + 1)
+	}
+	return sc.size, nil
+}

@@ -1,0 +1,118 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"testing"
+)
+
+// generations writes one group into each of n generations and returns where
+// they are.
+func generations(t *testing.T, l *Log, n int) (numbers []uint64, offsets []int64) {
+	t.Helper()
+	for i := range n {
+		if i > 0 {
+			l.rollAt = 0 // the next append begins another
+		}
+		_, g, off := add(t, l, fmt.Sprint("text ", l.at.next))
+		numbers, offsets = append(numbers, g), append(offsets, off)
+	}
+	return numbers, offsets
+}
+
+func TestRetiredGenerationsAreNotMissed(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	numbers, offsets := generations(t, l, 6)
+	size := recordSize("text 1")
+	if err := l.ReadAt(make([]byte, size), numbers[1], offsets[1]); err != nil {
+		t.Fatal(err)
+	}
+	before, err := l.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Retire(numbers[3]); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := l.Size(); err != nil || after >= before {
+		t.Errorf("%d bytes before, %d after (%v)", before, after, err)
+	}
+	for i := range 3 {
+		if err := l.ReadAt(make([]byte, size), numbers[i], offsets[i]); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("read of retired generation %d: %v", numbers[i], err)
+		}
+	}
+	if err := l.ReadAt(make([]byte, size), numbers[3], offsets[3]); err != nil {
+		t.Error(err)
+	}
+	closeLog(t, l)
+	if oldest, err := Oldest(dir); err != nil || oldest != numbers[3] {
+		t.Errorf("oldest generation %d (%v), want %d", oldest, err, numbers[3])
+	}
+
+	// With what the checkpoint says nothing is missed; without it, that is.
+	l, r := open(t, dir, func(o *Options) { o.First, o.After = numbers[4], 4 })
+	same(t, r.groups, []string{"text 5", "text 6"})
+	same(t, r.indexes, []uint64{5, 6})
+	same(t, r.report.Gaps, []Gap(nil))
+	if index, _, _ := add(t, l, "text 7"); index != 7 {
+		t.Errorf("the next group has index %d, want 7", index)
+	}
+	closeLog(t, l)
+	l, r = open(t, dir)
+	if len(r.report.Gaps) != 1 {
+		t.Errorf("without a checkpoint the log begins at generation %d and the gaps are %v", numbers[3], r.report.Gaps)
+	}
+	closeLog(t, l)
+}
+
+// A generation that is needed and not there is a gap, also when it is the only
+// one, and no index is given twice.
+func TestNeededGenerationIsMissed(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	numbers, _ := generations(t, l, 4)
+	closeLog(t, l)
+	os.RemoveAll(generationDir(dir, numbers[2]))
+	l, r := open(t, dir, func(o *Options) { o.First, o.After = numbers[2], 2 })
+	same(t, r.groups, []string{"text 4"})
+	if len(r.report.Gaps) != 1 || r.report.Gaps[0].FirstIndex != 3 || r.report.Gaps[0].LastIndex != 3 {
+		t.Errorf("gaps %v, want one of group 3", r.report.Gaps)
+	}
+	closeLog(t, l)
+
+	if err := os.RemoveAll(dir + "/log"); err != nil {
+		t.Fatal(err)
+	}
+	l, r = open(t, dir, func(o *Options) { o.First, o.After = 50, 1000 })
+	if len(r.report.Gaps) != 1 || r.report.LastIndex != 1000 {
+		t.Errorf("a log that is gone: %v", r.report)
+	}
+	if index, g, _ := add(t, l, "again"); index != 1001 || g < 50 {
+		t.Errorf("group %d in generation %d, want 1001 in 50 or later", index, g)
+	}
+	closeLog(t, l)
+	l, r = open(t, dir, func(o *Options) { o.First, o.After = 50, 1000 })
+	same(t, r.groups, []string{"again"})
+	same(t, r.indexes, []uint64{1001})
+	closeLog(t, l)
+}
+
+// Within the generation that a checkpoint ends in, only what is behind it is
+// handed on.
+func TestReplayBeginsBehindTheCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	for i := range 5 {
+		add(t, l, fmt.Sprint("text ", i+1))
+	}
+	number := l.at.generation
+	closeLog(t, l)
+	l, r := open(t, dir, func(o *Options) { o.First, o.After = number, 3 })
+	same(t, r.groups, []string{"text 4", "text 5"})
+	same(t, r.report.Gaps, []Gap(nil))
+	closeLog(t, l)
+}
