@@ -152,11 +152,12 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		return nil, err
 	}
 	b.core = broker.New(broker.Options{
-		InboxItems:  cfg.Queue.ApplyItems,
-		InboxBytes:  int(cfg.Queue.ApplyBytes),
-		DedupWindow: cfg.Broker.DedupWindow,
-		Master:      cfg.Session.DeviceLevel == "master",
-		Logger:      logger,
+		InboxItems:      cfg.Queue.ApplyItems,
+		InboxBytes:      int(cfg.Queue.ApplyBytes),
+		DedupWindow:     cfg.Broker.DedupWindow,
+		CheckpointBytes: cfg.Wal.RollSize / 2,
+		Master:          cfg.Session.DeviceLevel == "master",
+		Logger:          logger,
 	}, b.store)
 	b.core.Restore(&restored)
 	b.log, b.report, err = wal.Open(wal.Options{

@@ -13,11 +13,14 @@ import (
 
 // Options are the sizes of a broker.
 type Options struct {
-	InboxItems  int  // committed batches that may wait
-	InboxBytes  int  // and their bytes
-	DedupWindow int  // messages whose answers are remembered
-	Master      bool // a new connection kicks those of the same user and device flag
-	Logger      *slog.Logger
+	InboxItems  int // committed batches that may wait
+	InboxBytes  int // and their bytes
+	DedupWindow int // messages whose answers are remembered
+	// CheckpointBytes is how many bytes of records the log must have behind a
+	// checkpoint for the next to be worth it.
+	CheckpointBytes int64
+	Master          bool // a new connection kicks those of the same user and device flag
+	Logger          *slog.Logger
 }
 
 // Stats counts what apply did; readable on any goroutine.
@@ -70,6 +73,7 @@ type Broker struct {
 	maxID    int64
 	changed  []*channel // differ from what the last checkpoint has of them
 	from     uint64     // generation of the log that the next checkpoint begins behind; 0: not known yet
+	unsaved  int64      // bytes of records that no checkpoint has
 	state    message.ChannelState
 	key      []byte
 	seed     maphash.Seed // of device ids

@@ -11,13 +11,16 @@ func (b *Broker) touch(ch *channel) {
 }
 
 // checkpoint offers the store the state in front of a group, when that group is
-// the first of a generation of the log, or of a later one if the store was not
-// ready for it then. A replay makes none: the first group behind it does.
+// in another generation of the log than the checkpoint before and enough lies
+// between. It offers it again with the next group if the store is not ready. A
+// replay makes none: the first group behind it does.
 func (b *Broker) checkpoint(c *message.Committed) {
+	due := b.unsaved > 0 && b.unsaved >= b.o.CheckpointBytes
+	b.unsaved += int64(c.Batch.Size())
 	if b.from == 0 || b.outgoing == nil {
 		b.from = c.Generation
 	}
-	if b.from == c.Generation || b.outgoing == nil {
+	if !due || b.from == c.Generation || b.outgoing == nil {
 		return
 	}
 	if !b.store.Checkpoint(&message.Snapshot{
@@ -26,7 +29,7 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	}) {
 		return
 	}
-	b.from = c.Generation
+	b.from, b.unsaved = c.Generation, int64(c.Batch.Size())
 	for _, ch := range b.changed {
 		ch.changed = false
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,8 +49,9 @@ func ballast(t testing.TB, dir, name string, size int) string {
 // refused.
 type filler struct {
 	c       *client
-	text    string
-	acked   []sendack // by k
+	r       *rand.Rand // of the texts: nothing of them can be compressed away
+	size    int        // of a text, bytes
+	acked   []sendack  // by k
 	numbers []string
 	refused []string // client_msg_nos, to be sent again later
 	next    int
@@ -59,7 +61,11 @@ type filler struct {
 // "system error" is wrong.
 func (f *filler) publish(t testing.TB, no string) byte {
 	t.Helper()
-	a := f.c.send(t, send{channel: "bob", kind: person, no: no}, f.text)
+	text := make([]byte, f.size)
+	for i := range text {
+		text[i] = byte(f.r.Uint32())
+	}
+	a := f.c.send(t, send{channel: "bob", kind: person, no: no}, string(text))
 	switch a.reason {
 	case reasonSuccess:
 		f.acked, f.numbers = append(f.acked, a), append(f.numbers, no)
@@ -125,7 +131,7 @@ func TestFullDisk(t *testing.T) {
 			stone := ballast(t, dir, "ballast", 8<<20)
 			b := start(t, plain, inDir(filepath.Join(dir, "data")), set("wal.headroom", "2MiB"), set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"))
 			defer b.end() // before the file system goes
-			f := &filler{c: b.must(t, dialer{uid: "alice"}), text: strings.Repeat("full ", 2000)}
+			f := &filler{c: b.must(t, dialer{uid: "alice"}), r: random(t), size: 10_000}
 
 			f.until(t, reasonSystem)
 			t.Logf("full after %d messages", len(f.acked))
@@ -209,7 +215,7 @@ func TestFullDiskUnderLoad(t *testing.T) {
 	if err := os.Remove(hog); err != nil {
 		t.Fatal(err)
 	}
-	f := &filler{c: b.must(t, dialer{uid: "alice", device: "second"}), text: "later"}
+	f := &filler{c: b.must(t, dialer{uid: "alice", device: "second"}), r: random(t), size: 100}
 	counts := map[byte]int{}
 	for i, a := range out.acks {
 		if a.client != uint32(i+1) {
