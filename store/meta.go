@@ -46,6 +46,7 @@ type metaOptions struct {
 	Dir     string
 	Buckets []string // never reorder or remove: their ids are their places
 	NoSync  bool
+	Segment int64 // size of the data file, a hole; 0: metaSegment
 	Logger  *slog.Logger
 	fail    func(step string) error // for tests; nil: nothing fails
 }
@@ -98,6 +99,9 @@ func openMeta(o metaOptions) (*meta, metaReport, error) {
 	}
 	if o.fail == nil {
 		o.fail = func(string) error { return nil }
+	}
+	if o.Segment == 0 {
+		o.Segment = metaSegment
 	}
 	m := &meta{o: o}
 	report, err := m.open()
@@ -347,7 +351,7 @@ func (m *meta) use(number uint64) (err error) {
 	o.RWMode = nutsdb.FileIO
 	o.EntryIdxMode = nutsdb.HintKeyValAndRAMIdxMode
 	o.SyncEnable = !m.o.NoSync
-	o.SegmentSize = metaSegment
+	o.SegmentSize = m.o.Segment
 	o.CommitBufferSize = 64 << 10
 	o.MergeInterval = 0
 	o.EnableMergeV2 = false

@@ -52,7 +52,7 @@ func (s *Store) metaOptions() metaOptions {
 	return metaOptions{
 		Dir:     filepath.Join(s.o.Dir, "meta"),
 		Buckets: []string{bucketBox, bucketChannel, bucketPage, bucketAnswers, bucketFirst},
-		NoSync:  s.o.NoSync, Logger: s.o.Logger,
+		NoSync:  s.o.NoSync, Segment: s.o.segment, Logger: s.o.Logger,
 	}
 }
 
@@ -85,8 +85,10 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	if err != nil {
 		return restored, report, err
 	}
-	if !ok && len(s.blocks.files()) > 0 {
-		if err := s.rebuild(&report); err != nil {
+	// Replaying the log is the better repair: it knows members and positions.
+	replayable := s.o.Oldest > 0 && s.o.Oldest <= max(cp.generation, 1)
+	if len(s.blocks.files()) > 0 && (found.damaged || !replayable) {
+		if err := s.rebuild(cp, !replayable, &report); err != nil {
 			return restored, report, err
 		}
 		if cp, ok, err = readCheckpoint(s.meta); err != nil {
@@ -190,7 +192,7 @@ func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
 	}
 	sort.Slice(files, func(i, j int) bool { return files[i] < files[j] })
 	for _, file := range files {
-		report.Trouble = append(report.Trouble, fmt.Sprintf("block file %d is missing or cut short, %d blocks are gone", file, missing[file]))
+		report.trouble("block file %d is missing or cut short, %d blocks are gone", file, missing[file])
 	}
 	return err
 }
@@ -238,83 +240,111 @@ func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
 	}, err
 }
 
-// rebuild makes metadata from what the block files say: pages, and the channel
-// ids in the blocks. It knows no members but those of person channels, no read
-// positions and no answers.
-func (s *Store) rebuild(report *Report) error {
+// rebuild makes metadata again from what the block files say: pages, and the
+// ids of channels in their blocks. Of channels that are only there it knows no
+// members but those of person channels, no read positions and no answers. With
+// ahead it takes in checkpoints that are newer than cp as well.
+func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 	report.Rebuilt = true
-	report.Trouble = append(report.Trouble, "the metadata is lost and was made again from the block files: "+
-		"members of groups, read positions and recent answers older than the log are gone")
-	type known struct {
-		typ  uint8
-		id   string
-		last uint64
+	c := collector{channels: make(map[uint32]*message.ChannelState), pages: make(map[uint64][]byte), report: report, newest: cp}
+	if !ahead {
+		c.until = cp.number
 	}
-	channels := make(map[uint32]*known)
-	pages := make(map[uint64][]byte)
-	var newest checkpoint
-	var r message.Record
+	if err := s.meta.each(bucketChannel, nil, func(key, value []byte) error {
+		st, number, err := decodeState(key, value)
+		c.channels[number] = &st
+		return err
+	}); err != nil {
+		return err
+	}
+	known := len(c.channels)
 	for _, f := range s.blocks.files() {
-		err := s.blocks.scan(f.number, func(head section, at place, raw []byte) error {
-			switch head.kind {
-			case kindPage:
-				cp, _, err := decodePage(raw)
-				if err != nil {
-					report.Trouble = append(report.Trouble, fmt.Sprintf("block file %d, offset %d: %v", at.file, at.offset, err))
-					return nil
-				}
-				if pages[cp.number] = append([]byte(nil), raw...); cp.number > newest.number {
-					newest = cp
-					newest.file, newest.end = at.file, at.offset+sectionHeader+at.stored
-				}
-			case kindBlock:
-				if _, err := r.Decode(raw); err == nil {
-					channels[head.channel] = &known{typ: r.ChannelType, id: string(r.ChannelID)}
-				}
-			}
-			return nil
-		}, func(offset, bytes int64, reason string) {
-			report.Trouble = append(report.Trouble, fmt.Sprintf("block file %d, offset %d: %d bytes are damaged: %s", f.number, offset, bytes, reason))
-		})
-		if err != nil {
+		if err := s.blocks.scan(f.number, c.section, func(offset, bytes int64, reason string) {
+			report.trouble("block file %d, offset %d: %d bytes are damaged: %s", f.number, offset, bytes, reason)
+		}); err != nil {
 			return err
 		}
 	}
-	if newest.number == 0 {
+	if c.newest.number == 0 {
 		return nil // no checkpoint was completed: the log has everything
 	}
-	for number := range channels {
-		newest.nextChannel = max(newest.nextChannel, number+1)
+	report.trouble("metadata was made again from the block files, %d channels of %d: of those, members of groups, read positions and recent answers that the log does not have are gone",
+		len(c.channels)-known, len(c.channels))
+	for number := range c.channels {
+		c.newest.nextChannel = max(c.newest.nextChannel, number+1)
 	}
-	for _, page := range pages {
-		_, blocks, _ := decodePage(page)
+	if c.newest.number != cp.number {
+		c.newest.keep, c.newest.secret = c.newest.generation, cp.secret
+	}
+	return s.meta.update(c.write)
+}
+
+func (r *Report) trouble(format string, args ...any) {
+	r.Trouble = append(r.Trouble, fmt.Sprintf(format, args...))
+}
+
+// collector gathers what block files say.
+type collector struct {
+	channels map[uint32]*message.ChannelState
+	pages    map[uint64][]byte
+	newest   checkpoint
+	until    uint64 // pages of later checkpoints are left out; 0: none is
+	report   *Report
+}
+
+// section takes in one section.
+func (c *collector) section(head section, at place, raw []byte) error {
+	if head.kind == kindBlock {
+		var r message.Record
+		if _, err := r.Decode(raw); err == nil && c.channels[head.channel] == nil {
+			c.channels[head.channel] = &message.ChannelState{Channel: &message.Channel{ID: string(r.ChannelID), Type: r.ChannelType}}
+		}
+		return nil
+	}
+	cp, _, err := decodePage(raw)
+	if err != nil {
+		c.report.trouble("block file %d, offset %d: %v", at.file, at.offset, err)
+		return nil
+	}
+	if c.until != 0 && cp.number > c.until {
+		return nil
+	}
+	c.pages[cp.number] = append([]byte(nil), raw...)
+	if cp.number > c.newest.number {
+		cp.maxMessageID = max(cp.maxMessageID, c.newest.maxMessageID)
+		c.newest = cp
+		c.newest.file, c.newest.end = at.file, uint32(at.end())
+	}
+	return nil
+}
+
+// write puts everything into the metadata.
+func (c *collector) write(tx *metaTx) error {
+	for number, page := range c.pages {
+		if err := tx.put(bucketPage, numberKey(number), page); err != nil {
+			return err
+		}
+		_, blocks, err := decodePage(page)
+		if err != nil {
+			return err
+		}
 		for number, ref := range blocks {
-			if c := channels[number]; c != nil {
-				c.last = max(c.last, ref.end()-1)
+			if st := c.channels[number]; st != nil {
+				st.Last = max(st.Last, ref.end()-1)
 			}
 		}
 	}
-	newest.keep = newest.generation
-	return s.meta.update(func(tx *metaTx) error {
-		for number, page := range pages {
-			if err := tx.put(bucketPage, numberKey(number), page); err != nil {
-				return err
-			}
+	// A group that was deleted and made again has two numbers: the larger is
+	// the one in use.
+	inUse := make(map[string]uint32)
+	for number, st := range c.channels {
+		k := string(appendChannelKey(nil, st.Channel))
+		inUse[k] = max(inUse[k], number)
+	}
+	for k, number := range inUse {
+		if err := tx.put(bucketChannel, []byte(k), appendState(nil, c.channels[number], number)); err != nil {
+			return err
 		}
-		// A group that was deleted and made again has two numbers: the larger
-		// is the one in use.
-		inUse := make(map[string]uint32)
-		for number, c := range channels {
-			k := string(c.typ) + c.id
-			inUse[k] = max(inUse[k], number)
-		}
-		for k, number := range inUse {
-			c := channels[number]
-			st := message.ChannelState{Channel: &message.Channel{ID: c.id, Type: c.typ}, Last: c.last}
-			if err := tx.put(bucketChannel, []byte(k), appendState(nil, &st, number)); err != nil {
-				return err
-			}
-		}
-		return tx.put(bucketBox, []byte(keyCheckpoint), newest.append(nil))
-	})
+	}
+	return tx.put(bucketBox, []byte(keyCheckpoint), c.newest.append(nil))
 }

@@ -24,6 +24,8 @@ type Options struct {
 	// ReadLog reads len(p) bytes of a log generation; any goroutine calls it.
 	// It fails with fs.ErrNotExist when the generation was retired.
 	ReadLog func(p []byte, generation uint64, offset int64) error
+	segment int64 // size of the metadata's data file, for tests; 0: metaSegment
+
 	// Retire gives up the generations of the log below one.
 	Retire func(below uint64) error
 }

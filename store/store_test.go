@@ -103,7 +103,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) options() Options {
-	return Options{Dir: w.dir, BlockFile: w.blockCap, NoSync: true, ReadLog: w.log.read, Retire: w.log.retire, Oldest: w.log.oldest()}
+	return Options{Dir: w.dir, BlockFile: w.blockCap, NoSync: true, segment: 1 << 20, ReadLog: w.log.read, Retire: w.log.retire, Oldest: w.log.oldest()}
 }
 
 // open opens the store and replays the log behind its checkpoint.

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// filled is a world with some checkpoints: three channels, blocks in several
+// files, and a part that is only in the log.
+func filled(t *testing.T) *world {
+	t.Helper()
+	r := random(t)
+	w := newWorld(t)
+	w.blockCap = 30_000
+	w.kill()
+	w.open()
+	for range 6 {
+		for range 100 {
+			w.say([]string{"a", "b", "c"}[r.IntN(3)], payload(r))
+		}
+		w.checkpoint()
+	}
+	for range 50 {
+		w.say([]string{"a", "b", "c"}[r.IntN(3)], payload(r))
+	}
+	w.kill()
+	return w
+}
+
+// copied is w on a copy of its directory.
+func (w *world) copied(t *testing.T) *world {
+	t.Helper()
+	c := *w
+	c.t, c.dir = t, filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(c.dir, os.DirFS(w.dir)); err != nil {
+		t.Fatal(err)
+	}
+	return &c
+}
+
+func glob(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no %s in %s: %v", pattern, dir, err)
+	}
+	return paths
+}
+
+func edit(t *testing.T, path string, change func(p []byte) []byte) {
+	t.Helper()
+	p, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, change(p), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whatever happens to the metadata, no message is lost, and it is said.
+func TestMetadataDamaged(t *testing.T) {
+	w := filled(t)
+	r := random(t)
+	data := func(dir string) string { return glob(t, dir, "meta/*/0.dat")[0] }
+	// used is the file without the hole at its end.
+	used := func(p []byte) int { return len(strings.TrimRight(string(p), "\x00")) }
+	for name, harm := range map[string]func(dir string){
+		"unharmed":         func(string) {},
+		"all of it gone":   func(dir string) { os.RemoveAll(dir + "/meta") },
+		"CURRENT gone":     func(dir string) { os.Remove(dir + "/meta/CURRENT") },
+		"CURRENT empty":    func(dir string) { os.Truncate(dir+"/meta/CURRENT", 0) },
+		"CURRENT is noise": func(dir string) { os.WriteFile(dir+"/meta/CURRENT", []byte("gatepost-meta 1 zzz"), 0o600) },
+		"CURRENT names another": func(dir string) {
+			os.WriteFile(dir+"/meta/CURRENT", []byte("gatepost-meta 1 00000000000000ff\n"), 0o600)
+		},
+		"bucket.Meta gone":  func(dir string) { os.Remove(glob(t, dir, "meta/*/bucket.Meta")[0]) },
+		"bucket.Meta empty": func(dir string) { os.Truncate(glob(t, dir, "meta/*/bucket.Meta")[0], 0) },
+		"bucket.Meta is noise": func(dir string) {
+			edit(t, glob(t, dir, "meta/*/bucket.Meta")[0], func(p []byte) []byte { p[r.IntN(len(p))] ^= 0x55; return p })
+		},
+		"data gone":       func(dir string) { os.Remove(data(dir)) },
+		"data empty":      func(dir string) { os.Truncate(data(dir), 0) },
+		"generation gone": func(dir string) { os.RemoveAll(filepath.Dir(data(dir))) },
+		"garbage behind the data": func(dir string) {
+			edit(t, data(dir), func(p []byte) []byte { copy(p[used(p):], "garbage, and more of it, up to here"); return p })
+		},
+		"half of the data is zero": func(dir string) { edit(t, data(dir), func(p []byte) []byte { clear(p[used(p)/2:]); return p }) },
+		"a page of zeros in it": func(dir string) {
+			edit(t, data(dir), func(p []byte) []byte { i := r.IntN(used(p)); clear(p[i:min(i+512, used(p))]); return p })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := w.copied(t)
+			harm(c.dir)
+			c.open()
+			defer c.kill()
+			if bad := len(c.report.Trouble) > 0; bad != (name != "unharmed" && !strings.HasPrefix(name, "bucket.Meta")) {
+				t.Errorf("trouble: %q", c.report.Trouble)
+			}
+			c.check(r, 0)
+			// It goes on from there.
+			c.say("a", payload(r))
+			c.checkpoint()
+			c.kill()
+			c.open()
+			if len(c.report.Trouble) > 0 {
+				t.Errorf("trouble after the repair: %q", c.report.Trouble)
+			}
+			c.check(r, 0)
+		})
+	}
+	for i := range 150 {
+		c := w.copied(t)
+		what := ""
+		edit(t, data(c.dir), func(p []byte) []byte {
+			n := used(p)
+			switch at := r.IntN(n); r.IntN(3) {
+			case 0:
+				p[at] ^= 1 << r.IntN(8)
+				what = fmt.Sprintf("round %d: bit flipped at %d of %d", i, at, n)
+			case 1:
+				p = p[:at]
+				what = fmt.Sprintf("round %d: cut at %d of %d", i, at, n)
+			default:
+				for j := at; j < min(at+r.IntN(2000), n); j++ {
+					p[j] = byte(r.Uint32())
+				}
+				what = fmt.Sprintf("round %d: garbage at %d of %d", i, at, n)
+			}
+			return p
+		})
+		t.Log(what)
+		c.open()
+		c.check(r, 0)
+		c.kill()
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
