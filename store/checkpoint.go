@@ -125,6 +125,12 @@ func (s *Store) finish(f *frozen) {
 	s.stats.RawBytes.Add(t.raw)
 	s.stats.StoredBytes.Add(t.stored)
 	s.stats.Lost.Add(int64(t.lost))
+	if s.meta.grown() {
+		// A failure poisons the metadata: the next checkpoint opens it again.
+		if err := s.meta.compact(); err != nil {
+			s.o.Logger.Error("metadata not compacted", "err", err)
+		}
+	}
 	s.measure()
 	s.o.Logger.Info("checkpoint", "number", t.number, "index", t.index, "channels", len(f.parts), "blocks", len(s.refs),
 		"records_bytes", t.raw, "stored_bytes", t.stored, "took", took)

@@ -1,0 +1,327 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var testBuckets = []string{"one", "two"}
+
+// openTestMeta opens metadata with a small data file.
+func openTestMeta(t testing.TB, dir string, change ...func(*metaOptions)) (*meta, metaReport) {
+	t.Helper()
+	o := metaOptions{Dir: filepath.Join(dir, "meta"), Buckets: testBuckets, NoSync: true, Segment: 1 << 20}
+	for _, f := range change {
+		f(&o)
+	}
+	m, report, err := openMeta(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.close() })
+	return m, report
+}
+
+func put(t testing.TB, m *meta, bucket string, pairs ...string) {
+	t.Helper()
+	if err := m.update(func(tx *metaTx) error {
+		for i := 0; i < len(pairs); i += 2 {
+			if err := tx.put(bucket, []byte(pairs[i]), []byte(pairs[i+1])); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// all is everything in the metadata.
+func (m *meta) all(t testing.TB) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	for _, b := range testBuckets {
+		last := ""
+		if err := m.each(b, nil, func(key, value []byte) error {
+			if string(key) <= last {
+				t.Errorf("key %q behind %q", key, last)
+			}
+			last = string(key)
+			got[b+"/"+string(key)] = string(value)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return got
+}
+
+// Random transactions, with restarts and compactions, against a map.
+func TestMetaAgainstAModel(t *testing.T) {
+	r := random(t)
+	dir := t.TempDir()
+	m, report := openTestMeta(t, dir)
+	if !report.fresh {
+		t.Errorf("a new directory: %+v", report)
+	}
+	model := map[string]string{}
+	compactions := 0
+	for i := range 2000 {
+		switch n := r.IntN(100); {
+		case n < 90:
+			if err := m.update(func(tx *metaTx) error {
+				for range r.IntN(6) {
+					b, key := testBuckets[r.IntN(2)], fmt.Sprint("key", r.IntN(60))
+					if r.IntN(4) == 0 {
+						delete(model, b+"/"+key)
+						if err := tx.delete(b, []byte(key)); err != nil {
+							return err
+						}
+						continue
+					}
+					value := strings.Repeat(fmt.Sprint(i, " "), r.IntN(20))
+					if r.IntN(200) == 0 {
+						value = strings.Repeat("large ", 10_000)
+					}
+					model[b+"/"+key] = value
+					if err := tx.put(b, []byte(key), []byte(value)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		case n < 96 && m.written < 900_000:
+		case n < 98 || m.written >= 700_000:
+			if err := m.compact(); err != nil {
+				t.Fatal(err)
+			}
+			compactions++
+		default:
+			m.close()
+			if m, report = openTestMeta(t, dir); len(report.reasons) > 0 || report.fresh {
+				t.Fatalf("opened again: %+v", report)
+			}
+		}
+		if i%50 == 0 {
+			if got := m.all(t); !reflect.DeepEqual(got, model) {
+				t.Fatalf("after %d steps there are %d keys, want %d", i, len(got), len(model))
+			}
+		}
+	}
+	if v, err := m.get("one", []byte("no such key")); v != nil || err != nil {
+		t.Errorf("a key that is not there: %q, %v", v, err)
+	}
+	if compactions == 0 {
+		t.Error("nothing was compacted")
+	}
+}
+
+// A compaction that is killed at any step leaves everything there.
+func TestCompactionKilled(t *testing.T) {
+	for _, step := range []string{"begin", "update", "point", "remove"} {
+		t.Run(step, func(t *testing.T) {
+			dir := t.TempDir()
+			m, _ := openTestMeta(t, dir)
+			put(t, m, "one", "a", "1", "b", "2")
+			put(t, m, "two", "c", "3")
+			want := m.all(t)
+			m.o.fail = func(s string) error {
+				if s == step {
+					return errors.New("killed")
+				}
+				return nil
+			}
+			if err := m.compact(); err == nil {
+				t.Fatal("it was not killed")
+			}
+			if err := m.update(func(*metaTx) error { return nil }); err == nil {
+				t.Error("it goes on after an error")
+			}
+			m.close()
+			m, report := openTestMeta(t, dir)
+			if got := m.all(t); !reflect.DeepEqual(got, want) || report.lost || len(report.reasons) > 0 {
+				t.Errorf("there is %v, want %v; %+v", got, want, report)
+			}
+			put(t, m, "one", "d", "4")
+			m.close()
+			if m, _ = openTestMeta(t, dir); len(m.all(t)) != 4 {
+				t.Errorf("after one more: %v", m.all(t))
+			}
+			if numbers, err := m.generations(); err != nil || len(numbers) != 1 {
+				t.Errorf("generations %v (%v), want one", numbers, err)
+			}
+		})
+	}
+}
+
+// used is the data of a file without the zeros behind it.
+func used(p []byte) []byte { return bytes.TrimRight(p, "\x00") }
+
+// The rules that came from losses: each of these states was made by a crash.
+func TestMetaTornAndDamaged(t *testing.T) {
+	source := t.TempDir()
+	m, _ := openTestMeta(t, source)
+	put(t, m, "one", "a", "1")
+	put(t, m, "one", "b", "2", "c", "3")
+	m.close()
+	path := filepath.Join("meta", "0000000000000001", dataName)
+	two, err := os.ReadFile(filepath.Join(source, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two = slices.Clone(used(two))
+	m, _ = openTestMeta(t, source)
+	put(t, m, "two", "d", "4", "e", strings.Repeat("5", 300))
+	m.close()
+	three, err := os.ReadFile(filepath.Join(source, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	three = slices.Clone(used(three))
+	state := func(n int) map[string]string {
+		all := map[string]string{"one/a": "1"}
+		if n > 1 {
+			all["one/b"], all["one/c"] = "2", "3"
+		}
+		if n > 2 {
+			all["two/d"], all["two/e"] = "4", strings.Repeat("5", 300)
+		}
+		return all
+	}
+	try := func(what string, data []byte, want map[string]string, said bool) metaReport {
+		t.Helper()
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, path), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, report := openTestMeta(t, dir)
+		if got := m.all(t); !reflect.DeepEqual(got, want) || len(report.reasons) > 0 != said {
+			t.Fatalf("%s: there is %v, want %v; %+v", what, got, want, report)
+		}
+		put(t, m, "one", "z", "26")
+		want = cloneMap(want)
+		want["one/z"] = "26"
+		m.close()
+		if m, report = openTestMeta(t, dir); !reflect.DeepEqual(m.all(t), want) || len(report.reasons) > 0 {
+			t.Fatalf("%s, and one more transaction: there is %v, want %v; %+v", what, m.all(t), want, report)
+		}
+		m.close()
+		return report
+	}
+	try("unharmed", three, state(3), false)
+	for n := len(two); n < len(three); n++ {
+		try(fmt.Sprint("torn at ", n), three[:n], state(2), len(used(three[len(two):n])) > 0)
+		if n%7 == 0 {
+			try(fmt.Sprint("zeros from ", n), append(slices.Clone(three[:n]), make([]byte, 5000)...), state(2), len(used(three[len(two):n])) > 0)
+		}
+	}
+	try("garbage behind it", append(slices.Clone(three), "garbage"...), state(3), true)
+	try("garbage far behind it", append(append(slices.Clone(three), make([]byte, 9000)...), 7), state(3), true)
+	for bit := range 8 * 40 { // the header of the last transaction's first entry, and more
+		p := slices.Clone(three)
+		p[len(two)+bit/8] ^= 1 << (bit % 8)
+		try(fmt.Sprintf("bit %d of the last transaction", bit), p, state(2), true)
+	}
+	// Damage in the middle: what is in front and the newest state behind it.
+	p := slices.Clone(three)
+	p[3] ^= 1
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, path), p, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, report := openTestMeta(t, dir)
+	if got := m.all(t); !report.damaged || got["two/d"] != "4" {
+		t.Errorf("damage in the middle: %v, %+v", got, report)
+	}
+	m.close()
+	if paths, _ := filepath.Glob(filepath.Join(dir, "quarantine", "*")); len(paths) == 0 {
+		t.Error("the damaged generation was not kept")
+	}
+
+	// A transaction that was never committed in front of one that was: the
+	// library would take parts of the first for committed.
+	s := metaScan{file: bytes.NewReader(three), size: int64(len(three)), buckets: 2}
+	s.run(0)
+	partial := slices.Clone(three[:s.whole[1][1].at]) // without the committed entry of the second
+	partial = append(partial, three[len(two):]...)
+	dir = t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, path), partial, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, report = openTestMeta(t, dir)
+	if got := m.all(t); got["one/b"] != "" || got["one/a"] != "1" || len(report.reasons) == 0 {
+		t.Errorf("a transaction without an end: %v, %+v", got, report)
+	}
+}
+
+func cloneMap(m map[string]string) map[string]string {
+	c := make(map[string]string, len(m))
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
+}
+
+// A length that cannot be is not believed.
+func TestMetaLengthsAreBounded(t *testing.T) {
+	e := []byte{0, 0, 0, 0, 1}
+	e = binary.AppendUvarint(e, 5)
+	e = binary.AppendUvarint(e, 1<<40)
+	e = append(e, 1, 0, 1, 2, 1, 1)
+	e = append(e, "garbage, and more garbage"...)
+	binary.LittleEndian.PutUint32(e, crc32.ChecksumIEEE(e[4:]))
+	s := metaScan{file: bytes.NewReader(e), size: int64(len(e)), buckets: 2}
+	if n := testing.AllocsPerRun(1, func() {
+		if s.run(0) != 0 || s.search(0, int64(len(e))) != int64(len(e)) {
+			t.Error("an entry was found")
+		}
+	}); n > 20 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzMetaScan(f *testing.F) {
+	m, _ := openTestMeta(f, f.TempDir())
+	put(f, m, "one", "a", "1", "b", "2")
+	put(f, m, "two", "c", "3")
+	p, err := os.ReadFile(filepath.Join(m.dir(1), dataName))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(used(p))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		s := metaScan{file: bytes.NewReader(p), size: int64(len(p)), buckets: 2}
+		end := s.run(0)
+		if rest := s.rest(end); end < 0 || end > int64(len(p)) || rest < 0 {
+			t.Fatalf("end %d, %d behind it, of %d", end, rest, len(p))
+		}
+		for at := end + 1; at < s.data; {
+			if at = s.search(at, s.data); at < s.data {
+				at = max(s.run(at), at+1)
+			}
+		}
+		if _, err := s.contents(testBuckets); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
