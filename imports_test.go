@@ -36,10 +36,10 @@ var allowed = map[string][]string{
 	"config": {"hwprofile", "github.com/BurntSushi/toml"},
 	"netio":  {"ring", xsys},
 	"wal":    {"message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
-	"store":  {"message"},
+	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb"},
 
 	// The core knows no socket, no protocol and no disk.
-	"broker":  {"message", "queue"},
+	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue"},
 	"cli":     {"config", "hwprofile", "metrics", "wal", "wukong"},

@@ -85,6 +85,7 @@ type box struct {
 	store     *store.Store
 	log       *wal.Log
 	report    wal.Report
+	found     store.Report
 	committer *wal.Committer
 	reader    *broker.Reader
 	server    *netio.Server
@@ -139,7 +140,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	}
 	noSync := os.Getenv("GATEPOST_TEST_NOSYNC") == "1"
 	var restored message.Restored
-	b.store, restored, _, err = store.Open(store.Options{
+	b.store, restored, b.found, err = store.Open(store.Options{
 		Dir:     cfg.Data,
 		NoSync:  noSync,
 		Logger:  logger,
@@ -242,10 +243,13 @@ func (b *box) closeData() (err error) {
 	return err
 }
 
-// health says what is wrong with the log, if anything is.
+// health says what is wrong with log or store, if anything is.
 func (b *box) health() error {
 	if state := b.committer.Stats().State; state != "ok" {
 		return errors.New(state)
+	}
+	if b.store.Stats().Behind.Load() {
+		return errors.New("the last checkpoint failed and is tried again; the log is kept and grows meanwhile")
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.CounterFunc("gatepost_wal_bytes_total", "Bytes of records written.", func() int64 { return stats().Bytes })
 	r.CounterFunc("gatepost_wal_refused_batches_total", "Batches refused because of the disk.", func() int64 { return stats().Refused })
 	r.GaugeFunc("gatepost_wal_trouble", "1 while the log takes nothing: full disk or failed log.", func() float64 {
-		if b.health() != nil {
+		if stats().State != "ok" {
 			return 1
 		}
 		return 0
@@ -31,6 +31,32 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.GaugeFunc("gatepost_wal_gaps", "Stretches of the log that were damaged at the start.", func() float64 { return float64(len(b.report.Gaps)) })
 	r.Histogram("gatepost_wal_group_records", "Records per commit group.", metrics.Plain(), stats().GroupRecords)
 	r.Histogram("gatepost_wal_sync_seconds", "Time of a sync.", metrics.Seconds(), stats().SyncTime)
+
+	kept := b.store.Stats()
+	for _, c := range []struct {
+		name, help string
+		gauge      bool
+		value      *atomic.Int64
+	}{
+		{"gatepost_checkpoints_total", "Checkpoints completed.", false, &kept.Checkpoints},
+		{"gatepost_checkpoint_failures_total", "Attempts at a checkpoint that failed and are tried again.", false, &kept.Failures},
+		{"gatepost_checkpoint_raw_bytes_total", "Bytes of records put into blocks.", false, &kept.RawBytes},
+		{"gatepost_checkpoint_stored_bytes_total", "Bytes that these take in block files.", false, &kept.StoredBytes},
+		{"gatepost_checkpoint_lost_total", "Messages that a checkpoint could not read back from the log.", false, &kept.Lost},
+		{"gatepost_store_blocks", "Blocks in block files.", true, &kept.Blocks},
+		{"gatepost_store_block_bytes", "Bytes of block files.", true, &kept.BlockBytes},
+		{"gatepost_store_meta_bytes", "Bytes of metadata on the disk.", true, &kept.MetaBytes},
+		{"gatepost_store_unsaved_messages", "Messages that are only in the log.", true, &kept.Unsaved},
+		{"gatepost_store_bad_blocks_total", "Reads of a block that found it damaged.", false, &kept.BadBlocks},
+	} {
+		if c.gauge {
+			r.GaugeFunc(c.name, c.help, func() float64 { return float64(c.value.Load()) })
+		} else {
+			r.CounterFunc(c.name, c.help, c.value.Load)
+		}
+	}
+	r.GaugeFunc("gatepost_checkpoint_seconds", "Time that the last checkpoint took.", func() float64 { return float64(kept.Took.Load()) / 1e9 })
+	r.GaugeFunc("gatepost_store_damage", "What was found damaged at the start, in lines of the log.", func() float64 { return float64(len(b.found.Trouble)) })
 
 	core := b.core.Stats()
 	for _, c := range []struct {

@@ -275,10 +275,11 @@ func (l *ledger) distinct(t testing.TB, n int) []*recv {
 	return all
 }
 
-// kill -9 at a random moment of a full-rate load.
+// kill -9 at a random moment of a full-rate load. The log is rolled every MiB,
+// so that kills land in every phase of a checkpoint.
 func TestKillUnderLoad(t *testing.T) {
 	r := random(t)
-	b := start(t, set("broker.dedup_window", "400000"))
+	b := start(t, set("broker.dedup_window", "400000"), set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
 	var loads []*load
 	for round := range pick(6, 30) {
 		b.end()
@@ -313,6 +314,11 @@ func TestKillUnderLoad(t *testing.T) {
 	b.start()
 	for round, l := range loads { // all rounds are still there, on a new device
 		l.audit(t, b, 1).clean(t, fmt.Sprintf("round %d, at the end", round))
+	}
+	checkpoints := strings.Count(b.log.String(), "msg=checkpoint ")
+	t.Logf("%d checkpoints", checkpoints)
+	if checkpoints < 5 {
+		t.Errorf("%d checkpoints: the kills cannot have met many", checkpoints)
 	}
 }
 

@@ -261,6 +261,9 @@ func (s *metaScan) search(at, stop int64) int64 {
 			continue // a bad sector
 		}
 		for i := 0; i < min(n, window); i++ {
+			if i+4 < n && p[i+4] == 0 {
+				continue // no time begins with a zero: most of what is zero is passed here
+			}
 			if _, ok := s.header(p[i:n], at+int64(i)); ok {
 				if _, ok := s.entry(at + int64(i)); ok {
 					return at + int64(i)

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// kept is a data directory with checkpoints: one person channel with messages
+// that cannot be packed, a group, and a part that is only in the log.
+type kept struct {
+	dir   string
+	texts []string // of bob's messages, sequence 1 first
+	ids   []int64
+}
+
+func keep(t testing.TB) *kept {
+	t.Helper()
+	r := random(t)
+	b := start(t, plain, set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
+	k := &kept{dir: b.dir}
+	b.channel("g", "alice", "bob", "carol")
+	alice := b.must(t, dialer{uid: "alice"})
+	for i := range 4500 {
+		text := make([]byte, 1000)
+		for i := range text {
+			text[i] = byte(r.Uint32())
+		}
+		k.texts = append(k.texts, string(text))
+		alice.post(t, send{channel: "bob", kind: person, no: fmt.Sprint("n", i)}, string(text))
+		if i%100 == 99 {
+			for range 100 {
+				a := alice.nextAck(t)
+				if a.reason != reasonSuccess || a.seq != uint32(len(k.ids)+1) {
+					t.Fatalf("SENDACK %+v", a)
+				}
+				k.ids = append(k.ids, a.id)
+			}
+		}
+	}
+	if a := alice.send(t, send{channel: "g", kind: group, no: "g1"}, "to the group"); a.reason != reasonSuccess {
+		t.Fatalf("SENDACK %+v", a)
+	}
+	b.kill()
+	if n := strings.Count(b.log.String(), "msg=checkpoint "); n < 3 {
+		t.Fatalf("%d checkpoints were made, want 3 and more", n)
+	}
+	return k
+}
+
+// Whatever happens to metadata and block files: the broker starts, says what is
+// wrong, and has every message that was not damaged itself.
+func TestDamagedStore(t *testing.T) {
+	k := keep(t)
+	one := func(t *testing.T, dir, pattern string) string {
+		t.Helper()
+		paths, _ := filepath.Glob(filepath.Join(dir, pattern))
+		if len(paths) == 0 {
+			t.Fatalf("there is no %s", pattern)
+		}
+		return paths[0]
+	}
+	flip := func(offset int) func(p []byte) []byte {
+		return func(p []byte) []byte { p[offset%len(p)] ^= 0x10; return p }
+	}
+	for _, c := range []struct {
+		name  string
+		said  string // words of the output
+		group bool   // the group's members are known
+		lost  int    // messages at most
+		harm  func(t *testing.T, dir string)
+	}{
+		{"unharmed", "", true, 0, func(*testing.T, string) {}},
+		{"all metadata gone", "made again", false, 0, func(t *testing.T, dir string) { os.RemoveAll(dir + "/meta") }},
+		{"CURRENT gone", "CURRENT", true, 0, func(t *testing.T, dir string) { os.Remove(dir + "/meta/CURRENT") }},
+		{"buckets gone", "", true, 0, func(t *testing.T, dir string) { os.Truncate(one(t, dir, "meta/*/bucket.Meta"), 0) }},
+		{"metadata's data gone", "made again", false, 0, func(t *testing.T, dir string) { os.Remove(one(t, dir, "meta/*/0.dat")) }},
+		{"garbage behind the metadata", "cut off", true, 0, func(t *testing.T, dir string) {
+			edit(t, one(t, dir, "meta/*/0.dat"), func(p []byte) []byte { return append(p, "garbage"...) })
+		}},
+		{"a bit of a block flipped", "", true, 70, func(t *testing.T, dir string) { edit(t, one(t, dir, "blocks/*.blk"), flip(300_000)) }},
+		{"a block file cut", "missing or cut short", true, 4500, func(t *testing.T, dir string) { os.Truncate(one(t, dir, "blocks/*.blk"), 1_500_000) }},
+		{"all block files gone", "missing or cut short", true, 4500, func(t *testing.T, dir string) { os.RemoveAll(dir + "/blocks") }},
+		{"log gone", "missing", false, 4500, func(t *testing.T, dir string) { os.RemoveAll(dir + "/log") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := os.CopyFS(dir, os.DirFS(k.dir)); err != nil {
+				t.Fatal(err)
+			}
+			c.harm(t, dir)
+			b := start(t, plain, inDir(dir))
+			defer b.end()
+			alice := b.must(t, dialer{uid: "alice", device: "new"})
+			end := alice.tell(t, "bob", "end", "end")
+			in := newLedger()
+			b.must(t, dialer{uid: "bob", flag: 1, onRecv: in.onRecv})
+			found, last := 0, uint32(0)
+			for at := 0; last < end.seq; at++ {
+				in.wait(t, 0, at+1)
+				in.mu.Lock()
+				m := in.got[at]
+				in.mu.Unlock()
+				if m.channel != "alice" || m.dup() && m.seq <= last {
+					continue
+				}
+				if m.seq <= last {
+					t.Fatalf("%v behind sequence %d", m, last)
+				}
+				if last = m.seq; m.no == "end" {
+					continue
+				}
+				if found++; string(m.payload) != k.texts[m.seq-1] || m.id != k.ids[m.seq-1] {
+					t.Fatalf("%v is not what was sent", m)
+				}
+			}
+			if lost := len(k.texts) - found; lost > c.lost || lost == 0 && c.lost > 0 {
+				t.Errorf("%d of %d messages are gone, want at most %d", lost, len(k.texts), c.lost)
+			} else if lost > 0 {
+				t.Logf("%d messages are gone", lost)
+			}
+			a := alice.send(t, send{channel: "g", kind: group, no: "g2"}, "again")
+			if known := a.reason == reasonSuccess; known != c.group && c.name != "log gone" {
+				t.Errorf("SENDACK of the group %+v", a)
+			}
+			if said := b.log.String(); !strings.Contains(said, c.said) || c.lost > 0 && !containsAny(said, "lost", "damaged", "missing") {
+				t.Errorf("the output does not say %q:\n%s", c.said, tail(said, 20))
+			}
+		})
+	}
+}
