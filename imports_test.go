@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 	// The core knows no socket, no protocol and no disk.
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "message", "netio", "queue", "wukong"},
-	"api":     {"broker", "message", "metrics", "queue"},
+	"api":     {"broker", "message", "metrics", "queue", "wukong"},
 	"cli":     {"config", "hwprofile", "metrics", "wal", "wukong"},
 	"": {"ack", "api", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},

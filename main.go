@@ -208,7 +208,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxGroups:  cfg.Broker.MaxChannels,
 		Health:     b.health,
 		Logger:     logger,
-	}, b.core, b.committer, values)
+	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
 	return b, nil
 }
@@ -370,6 +370,7 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 var (
 	_ session.Proposer = (*wal.Committer)(nil)
 	_ broker.Store     = (*store.Store)(nil)
+	_ api.Archive      = (*store.Store)(nil)
 	_ broker.Outbox    = (*session.Gate)(nil)
 	_ broker.Outbox    = (*api.Server)(nil)
 	_ netio.Handler    = (*session.Gate)(nil)

@@ -35,11 +35,12 @@ type Options struct {
 
 // Server answers HTTP requests.
 type Server struct {
-	o      Options
-	core   *broker.Broker
-	log    Proposer
-	values *metrics.Registry
-	http   http.Server
+	o       Options
+	core    *broker.Broker
+	log     Proposer
+	values  *metrics.Registry
+	archive Archive
+	http    http.Server
 
 	mu      sync.Mutex
 	waiting map[uint64]chan uint8 // requests by Origin.Conn; guarded by mu
@@ -56,15 +57,16 @@ const (
 )
 
 // New returns a server. Post works at once, requests are answered from Serve on.
-func New(o Options, core *broker.Broker, log Proposer, values *metrics.Registry) *Server {
+func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *metrics.Registry) *Server {
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
-	s := &Server{o: o, core: core, log: log, values: values, waiting: make(map[uint64]chan uint8)}
+	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan uint8)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", s.health)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /varz", s.varz)
+	mux.HandleFunc("GET /history", s.history)
 	mux.HandleFunc("POST /channel", s.change(message.OpCreate))
 	mux.HandleFunc("POST /channel/subscriber_add", s.change(message.OpAdd))
 	mux.HandleFunc("POST /channel/subscriber_remove", s.change(message.OpRemove))
@@ -285,7 +287,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 	reply(w, status, map[string]any{"status": status, "msg": err.Error()})
 }
 
-func reply(w http.ResponseWriter, status int, body map[string]any) {
+func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // who asked is gone

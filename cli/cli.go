@@ -44,6 +44,7 @@ func commands() []command {
 		{"run", "start the broker", runBroker},
 		{"send", "send a message and wait until it is durable", sendMessage},
 		{"listen", "print the messages a user receives", listen},
+		{"history", "print the messages of a channel that are kept", history},
 		{"channel", "create groups and change their members", channel},
 		{"status", "show how a running broker is doing", status},
 		{"wal", "look into the log of a stopped or running broker", walCommand},

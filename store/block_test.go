@@ -80,7 +80,7 @@ func openTestBlocks(t testing.TB, dir string) *blocks {
 func body(n int) []byte {
 	p := make([]byte, 50+n*37%400)
 	for i := range p {
-		p[i] = byte((i + 1) * (n + 3) * 2654435761 >> 11)
+		p[i] = byte(uint32(i+1) * uint32(n+3) * 2654435761 >> 11)
 	}
 	return p
 }

@@ -28,7 +28,7 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{o: o, series: make(map[*message.Channel]*series), next: 1,
+	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1,
 		work: make(chan *frozen, 1), done: make(chan struct{})}
 	restored, report, err := s.open()
 	if err != nil {
@@ -154,6 +154,7 @@ func (s *Store) loadChannels(restored *message.Restored) (map[uint32]*series, er
 		c := &series{channel: st.Channel, number: number, first: 1, last: st.Last}
 		numbers[number] = c
 		s.series[st.Channel] = c
+		s.names[string(key)] = c
 		s.next = max(s.next, number+1)
 		return nil
 	})

@@ -29,6 +29,18 @@ func (s *Store) Read(ch *message.Channel, from uint64, limit, maxBytes int) (*me
 	return p.page, p.failed
 }
 
+// Find returns the channel of a type with an id, nil if it has no messages, and
+// the oldest sequence that is kept and the newest. Any goroutine may call it.
+func (s *Store) Find(typ uint8, id []byte) (ch *message.Channel, first, last uint64) {
+	key := append([]byte{typ}, id...)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if c := s.names[string(key)]; c != nil {
+		return c.channel, c.first, c.last
+	}
+	return nil, 0, 0
+}
+
 // pager reads one page.
 type pager struct {
 	s        *Store

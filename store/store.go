@@ -54,7 +54,8 @@ type Store struct {
 
 	mu     sync.RWMutex // guards what follows; never held while a file is used
 	series map[*message.Channel]*series
-	blocks *blocks // replaced after an error
+	names  map[string]*series // by type and id, see appendChannelKey
+	blocks *blocks            // replaced after an error
 
 	// Apply owns these.
 	touched []*series // have messages that no checkpoint was handed
@@ -131,6 +132,7 @@ func (s *Store) channel(ch *message.Channel) *series {
 		c = &series{channel: ch, number: s.next, first: 1, logged: 1, base: 1}
 		s.next++
 		s.series[ch] = c
+		s.names[string(appendChannelKey(nil, ch))] = c
 	}
 	return c
 }
@@ -138,14 +140,16 @@ func (s *Store) channel(ch *message.Channel) *series {
 // Drop forgets a channel and its messages. What they take in block files is
 // given back with those files.
 func (s *Store) Drop(ch *message.Channel) {
+	key := appendChannelKey(nil, ch)
 	s.mu.Lock()
 	c := s.series[ch]
 	delete(s.series, ch)
+	delete(s.names, string(key))
 	if c != nil {
 		s.stats.Blocks.Add(-int64(len(c.blocks)))
 	}
 	s.mu.Unlock()
-	s.dropped = append(s.dropped, appendChannelKey(nil, ch))
+	s.dropped = append(s.dropped, key)
 }
 
 // Checkpoint takes the state of the core and all messages up to now, to be
