@@ -147,6 +147,19 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Oldest:  oldest,
 		ReadLog: func(p []byte, generation uint64, offset int64) error { return b.log.ReadAt(p, generation, offset) },
 		Retire:  func(below uint64) error { return b.log.Retire(below) },
+		Keep:    keep(&cfg.Store),
+		Budget:  cfg.Store.Budget,
+		// Until retention looks again the log grows by a roll and a checkpoint
+		// writes one.
+		Reserve:   3 * cfg.Wal.RollSize,
+		BlockFile: blockFile(cfg.Store.Budget),
+		LogSize: func() int64 {
+			n, err := b.log.Size()
+			if err != nil {
+				logger.Warn("cannot tell how large the log is", "err", err)
+			}
+			return n
+		},
 	})
 	if err != nil {
 		lock.Close()
@@ -211,6 +224,27 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
 	return b, nil
+}
+
+// keep translates what is kept of each type of channel.
+func keep(c *config.Store) map[uint8]store.Keep {
+	rules := make(map[uint8]store.Keep)
+	for typ, k := range map[uint8]config.Keep{message.ChannelPerson: c.Person, message.ChannelGroup: c.Group} {
+		if k != (config.Keep{}) {
+			rules[typ] = store.Keep{Age: k.MaxAge, Count: int64(k.MaxMessages), Bytes: k.MaxBytes}
+		}
+	}
+	return rules
+}
+
+// blockFile is how large block files are: the budget is kept by dropping whole
+// ones, so that they are a small part of it.
+func blockFile(budget int64) int64 {
+	const most, least = 64 << 20, 1 << 20
+	if budget == 0 {
+		return most
+	}
+	return min(max(budget/32, least), most)
 }
 
 func addresses(a string) []string {

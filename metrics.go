@@ -47,6 +47,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		{"gatepost_store_block_bytes", "Bytes of block files.", true, &kept.BlockBytes},
 		{"gatepost_store_meta_bytes", "Bytes of metadata on the disk.", true, &kept.MetaBytes},
 		{"gatepost_store_unsaved_messages", "Messages that are only in the log.", true, &kept.Unsaved},
+		{"gatepost_store_dropped_total", "Messages dropped by retention.", false, &kept.Dropped},
 		{"gatepost_store_bad_blocks_total", "Reads of a block that found it damaged.", false, &kept.BadBlocks},
 	} {
 		if c.gauge {

@@ -25,7 +25,7 @@ type shelf struct {
 	answers  []message.Answer
 }
 
-func (s *shelf) Checkpoint(snap *message.Snapshot) bool {
+func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 	if s.busy {
 		return false
 	}
@@ -397,7 +397,7 @@ type nothing struct{}
 
 func (nothing) Put(*message.Channel, uint64, message.Location) {}
 func (nothing) Drop(*message.Channel)                          {}
-func (nothing) Checkpoint(*message.Snapshot) bool              { return true }
+func (nothing) Checkpoint(*message.Snapshot, bool) bool        { return true }
 func (nothing) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
 	return nil, nil
 }

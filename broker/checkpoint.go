@@ -26,7 +26,7 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	if !b.store.Checkpoint(&message.Snapshot{
 		Index: c.Index - 1, Generation: c.Generation, MaxMessageID: b.maxID,
 		Secret: b.dedup.secret, Window: b.dedup.size, Changed: b.states, Answers: b.dedup.unsaved,
-	}) {
+	}, b.unsaved > farBehind*b.o.CheckpointBytes) {
 		return
 	}
 	b.from, b.unsaved = c.Generation, int64(c.Batch.Size())
@@ -37,6 +37,11 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	b.changed = b.changed[:0]
 	b.dedup.fresh = 0
 }
+
+// farBehind times CheckpointBytes may be in the log and in no checkpoint; then
+// apply waits, and with it the log and the senders: the index of what is only
+// in the log is in memory.
+const farBehind = 8
 
 // states yields the state of each channel that changed.
 func (b *Broker) states(yield func(*message.ChannelState) bool) {

@@ -55,6 +55,7 @@ type Store interface {
 	Put(ch *message.Channel, seq uint64, at message.Location)
 	Drop(ch *message.Channel)
 	// Checkpoint takes a snapshot, or reports that it is not ready for one.
-	Checkpoint(*message.Snapshot) bool
+	// With wait it may block until it is, unless it is in trouble.
+	Checkpoint(s *message.Snapshot, wait bool) bool
 	Read(ch *message.Channel, from uint64, limit, maxBytes int) (*message.Page, error)
 }

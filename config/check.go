@@ -59,6 +59,9 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	if c.Retry.Tick > c.Retry.First {
 		refuse("%s must not be above %s", c.say("retry.tick"), c.say("retry.first"))
 	}
+	if least := 16 * c.Wal.RollSize; c.Store.Budget != 0 && c.Store.Budget < least {
+		refuse("%s is too little: it must be at least 16 times %s, %s", c.say("store.budget"), c.say("wal.roll_size"), formatSize(least))
+	}
 	problems = append(problems, c.checkFiles(prof, files)...)
 	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
 		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",

@@ -19,6 +19,7 @@ type Config struct {
 	Net     Net
 	Queue   Queue
 	Wal     Wal
+	Store   Store
 	Broker  Broker
 	Retry   Retry
 	Session Session
@@ -61,6 +62,19 @@ type Queue struct {
 	ApplyBytes   int64
 	MailboxItems int   // of each loop
 	MailboxBytes int64 // of each loop
+}
+
+// Store is what is kept. 0 is no bound.
+type Store struct {
+	Budget        int64 // of everything on the disk
+	Person, Group Keep
+}
+
+// Keep is how much of each channel of a type is kept.
+type Keep struct {
+	MaxAge      time.Duration
+	MaxMessages int
+	MaxBytes    int64
 }
 
 // Wal is the log.

@@ -178,6 +178,9 @@ func units() []struct {
 
 // parseSize reads a whole number with a required unit.
 func parseSize(s string) (int64, error) {
+	if s == "0" {
+		return 0, nil
+	}
 	digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
 	number, unit := s[:digits], strings.TrimSpace(s[digits:])
 	if number == "" {

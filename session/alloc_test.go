@@ -26,7 +26,7 @@ type nowhere struct{}
 
 func (nowhere) Put(*message.Channel, uint64, message.Location) {}
 func (nowhere) Drop(*message.Channel)                          {}
-func (nowhere) Checkpoint(*message.Snapshot) bool              { return true }
+func (nowhere) Checkpoint(*message.Snapshot, bool) bool        { return true }
 func (nowhere) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
 	return &message.Page{Batch: message.NewBatch(false)}, nil
 }

@@ -25,16 +25,37 @@ func (s *Store) Run() error {
 		s.meta.close()
 		s.blocks.close()
 	}()
+	ticker := time.NewTicker(retainEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-s.done:
 			return nil
+		case now := <-ticker.C:
+			s.forget(now)
 		case f := <-s.work:
 			if !s.persist(f) {
 				return nil
 			}
+			s.forget(time.Now())
 			s.busy.Store(false)
+			s.wake()
 		}
+	}
+}
+
+// wake lets a Checkpoint that waits look again.
+func (s *Store) wake() {
+	select {
+	case s.free <- struct{}{}:
+	default:
+	}
+}
+
+// forget is retain; after an error the next checkpoint opens everything again.
+func (s *Store) forget(now time.Time) {
+	if err := s.retain(now); err != nil {
+		s.o.Logger.Error("nothing was dropped", "err", err)
 	}
 }
 
@@ -49,6 +70,7 @@ func (s *Store) persist(f *frozen) bool {
 		}
 		s.stats.Failures.Add(1)
 		s.stats.Behind.Store(true)
+		s.wake()
 		s.o.Logger.Error("checkpoint failed, the log is kept and it is tried again", "number", s.newest.number+1, "in", wait, "err", err)
 		select {
 		case <-s.done:
@@ -83,6 +105,7 @@ func (s *Store) write(f *frozen) error {
 	t := &s.try
 	t.number = s.newest.number + 1
 	t.keep = s.newest.generation
+	t.oldest = s.newest.oldest
 	s.page = appendPage(s.page[:0], &t.checkpoint)
 	s.refs = s.refs[:0]
 	for i, p := range f.parts {
@@ -106,6 +129,9 @@ func (s *Store) write(f *frozen) error {
 func (s *Store) finish(f *frozen) {
 	t := &s.try
 	s.newest, s.answers = t.checkpoint, t.answers
+	if len(s.refs) > 0 {
+		s.pages = append(s.pages, pageOf{t.number, s.refs[len(s.refs)-1].file})
+	}
 	begin := 0
 	for i, p := range f.parts {
 		s.mu.Lock()
@@ -256,6 +282,11 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen) error {
 			return err
 		}
 	}
+	for _, number := range f.numbers {
+		if err := tx.delete(bucketFirst, channelNumberKey(number)); err != nil {
+			return err
+		}
+	}
 	for _, st := range f.states {
 		if err := tx.put(bucketChannel, f.bytes[st.start:st.value], f.bytes[st.value:st.end]); err != nil {
 			return err
@@ -303,6 +334,7 @@ func (s *Store) reopen() (landed bool, err error) {
 		return false, err
 	}
 	cp, found, err := readCheckpoint(m)
+	s.newest.oldest, s.try.oldest = cp.oldest, cp.oldest // a retention that failed may be there
 	landed = found && cp == s.try.checkpoint
 	var b *blocks
 	switch {

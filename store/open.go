@@ -29,7 +29,7 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1,
-		work: make(chan *frozen, 1), done: make(chan struct{})}
+		work: make(chan *frozen, 1), free: make(chan struct{}, 1), done: make(chan struct{})}
 	restored, report, err := s.open()
 	if err != nil {
 		if s.meta != nil {
@@ -101,6 +101,14 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	}
 	if err := s.blocks.rewind(cp.file, cp.end); err != nil {
 		return restored, report, err
+	}
+	for _, f := range s.blocks.files() {
+		if f.number >= cp.oldest {
+			break
+		}
+		if err := s.blocks.remove(f.number); err != nil { // dropped before
+			return restored, report, err
+		}
 	}
 	restored.MaxMessageID, restored.Secret = cp.maxMessageID, cp.secret
 	s.next = max(cp.nextChannel, 1)
@@ -174,9 +182,11 @@ func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
 		if err != nil {
 			return fmt.Errorf("cannot read page %x: %w", key, err)
 		}
+		last := uint32(0)
 		for number, ref := range blocks {
+			last = max(last, ref.file)
 			c := numbers[number]
-			if c == nil {
+			if c == nil || ref.file < s.newest.oldest {
 				continue
 			}
 			if size, ok := have[ref.file]; !ok || int64(ref.offset)+int64(ref.stored) > size {
@@ -185,6 +195,10 @@ func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
 			}
 			c.blocks = append(c.blocks, ref)
 		}
+		if len(key) != 8 {
+			return fmt.Errorf("%w: the key of a page has %d bytes", errFormat, len(key))
+		}
+		s.pages = append(s.pages, pageOf{binary.BigEndian.Uint64(key), last})
 		return nil
 	})
 	files := make([]uint32, 0, len(missing))
@@ -209,6 +223,11 @@ func (s *Store) loadFirst(numbers map[uint32]*series) error {
 		}
 		if c := numbers[binary.BigEndian.Uint32(key)]; c != nil {
 			c.first = max(c.first, binary.LittleEndian.Uint64(value[1:]))
+			n := 0
+			for n < len(c.blocks) && c.blocks[n].end() <= c.first {
+				n++
+			}
+			c.blocks = c.blocks[n:]
 		}
 		return nil
 	})
@@ -273,6 +292,9 @@ func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 		len(c.channels)-known, len(c.channels))
 	for number := range c.channels {
 		c.newest.nextChannel = max(c.newest.nextChannel, number+1)
+	}
+	if files := s.blocks.files(); len(files) > 0 {
+		c.newest.oldest = max(c.newest.oldest, files[0].number)
 	}
 	if c.newest.number != cp.number {
 		c.newest.keep, c.newest.secret = c.newest.generation, cp.secret

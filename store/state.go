@@ -33,15 +33,15 @@ var errFormat = errors.New("bad value")
 //	+---------+------+--------+-------+------------+------+------+------+
 //	| version | zero | number | index | generation | keep | file | end  |
 //	+---------+------+--------+-------+------------+------+------+------+
-//	 56               64             68     72       88
-//	+----------------+--------------+------+--------+
-//	| max message id | next channel | zero | secret |
-//	+----------------+--------------+------+--------+
+//	 56               64             68       72       88
+//	+----------------+--------------+--------+--------+
+//	| max message id | next channel | oldest | secret |
+//	+----------------+--------------+--------+--------+
 //
 // The blocks hold what the groups of the log up to index say; the next group
 // is in generation. The log is kept from keep on, one checkpoint more than is
 // needed: damage to the newest metadata is then repaired by replaying. Block
-// files end at byte end of file.
+// files end at byte end of file; those below oldest were dropped.
 type checkpoint struct {
 	number       uint64
 	index        uint64
@@ -51,6 +51,7 @@ type checkpoint struct {
 	end          uint32
 	maxMessageID int64
 	nextChannel  uint32
+	oldest       uint32
 	secret       [16]byte
 }
 
@@ -63,7 +64,7 @@ func (c *checkpoint) append(dst []byte) []byte {
 		dst = le.AppendUint64(dst, v)
 	}
 	dst = le.AppendUint32(dst, c.nextChannel)
-	dst = le.AppendUint32(dst, 0)
+	dst = le.AppendUint32(dst, c.oldest)
 	return append(dst, c.secret[:]...)
 }
 
@@ -77,7 +78,7 @@ func (c *checkpoint) decode(src []byte) error {
 	le := binary.LittleEndian
 	u := func(i int) uint64 { return le.Uint64(src[8*i:]) }
 	*c = checkpoint{number: u(1), index: u(2), generation: u(3), keep: u(4),
-		file: uint32(u(5)), end: uint32(u(6)), maxMessageID: int64(u(7)), nextChannel: le.Uint32(src[64:])}
+		file: uint32(u(5)), end: uint32(u(6)), maxMessageID: int64(u(7)), nextChannel: le.Uint32(src[64:]), oldest: le.Uint32(src[68:])}
 	copy(c.secret[:], src[72:])
 	return nil
 }

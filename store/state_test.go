@@ -13,9 +13,9 @@ import (
 
 // The values of the metadata byte by byte, so that a change of a format is seen.
 func TestStateBytes(t *testing.T) {
-	cp := checkpoint{number: 1, index: 2, generation: 3, keep: 4, file: 5, end: 6, maxMessageID: 7, nextChannel: 8, secret: [16]byte{9, 10}}
+	cp := checkpoint{number: 1, index: 2, generation: 3, keep: 4, file: 5, end: 6, maxMessageID: 7, nextChannel: 8, oldest: 11, secret: [16]byte{9, 10}}
 	if got, want := hex.EncodeToString(cp.append(nil)), "0100000000000000"+"0100000000000000"+"0200000000000000"+"0300000000000000"+
-		"0400000000000000"+"0500000000000000"+"0600000000000000"+"0700000000000000"+"08000000"+"00000000"+"090a0000000000000000000000000000"; got != want {
+		"0400000000000000"+"0500000000000000"+"0600000000000000"+"0700000000000000"+"08000000"+"0b000000"+"090a0000000000000000000000000000"; got != want {
 		t.Errorf("a checkpoint is\n%s, want\n%s", got, want)
 	}
 	var again checkpoint

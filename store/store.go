@@ -24,6 +24,15 @@ type Options struct {
 	// ReadLog reads len(p) bytes of a log generation; any goroutine calls it.
 	// It fails with fs.ErrNotExist when the generation was retired.
 	ReadLog func(p []byte, generation uint64, offset int64) error
+	// Keep bounds what is kept of the channels of a type. Budget bounds what
+	// store and log take on the disk together, bytes, 0: nothing does; the
+	// oldest block files go first. Reserve is what is left free inside it for
+	// the log and the checkpoint to come, LogSize what the log takes.
+	Keep    map[uint8]Keep
+	Budget  int64
+	Reserve int64
+	LogSize func() int64
+
 	segment int64 // size of the metadata's data file, for tests; 0: metaSegment
 
 	// Retire gives up the generations of the log below one.
@@ -41,6 +50,7 @@ type Stats struct {
 	StoredBytes atomic.Int64 // and what they took there
 	BadBlocks   atomic.Int64 // blocks that could not be read
 	Unsaved     atomic.Int64 // messages that are only in the log
+	Dropped     atomic.Int64 // messages dropped by retention
 	Lost        atomic.Int64 // messages that a checkpoint could not read back from the log
 	Took        atomic.Int64 // nanoseconds of the last checkpoint
 	Behind      atomic.Bool  // the last attempt at a checkpoint failed
@@ -60,10 +70,12 @@ type Store struct {
 	// Apply owns these.
 	touched []*series // have messages that no checkpoint was handed
 	dropped [][]byte  // keys of channels to be deleted from the metadata
+	numbers []uint32  // and their numbers
 	next    uint32    // number of the next channel
 
-	busy atomic.Bool  // a checkpoint is under way: apply sets it, Run clears it
-	work chan *frozen // at most one
+	busy atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
+	work chan *frozen  // at most one
+	free chan struct{} // busy or Behind may have changed
 	done chan struct{}
 	stop sync.Once
 
@@ -72,6 +84,7 @@ type Store struct {
 	newest  checkpoint
 	try     attempt
 	answers []answerPage // oldest first
+	pages   []pageOf     // likewise
 	buf     []byte       // raw bytes of a block
 	page    []byte
 	refs    []blockRef
@@ -89,6 +102,7 @@ type frozen struct {
 	at         time.Time
 	parts      []part
 	deletes    [][]byte
+	numbers    []uint32 // of the channels that are deleted
 	states     []state
 	bytes      []byte // that states lie in
 	answers    []byte // version and answers; nil: none
@@ -147,6 +161,7 @@ func (s *Store) Drop(ch *message.Channel) {
 	delete(s.names, string(key))
 	if c != nil {
 		s.stats.Blocks.Add(-int64(len(c.blocks)))
+		s.numbers = append(s.numbers, c.number)
 	}
 	s.mu.Unlock()
 	s.dropped = append(s.dropped, key)
@@ -154,10 +169,18 @@ func (s *Store) Drop(ch *message.Channel) {
 
 // Checkpoint takes the state of the core and all messages up to now, to be
 // written by Run. While the one before is being written it takes nothing and
-// reports false: what is changed then goes into a later one.
-func (s *Store) Checkpoint(snap *message.Snapshot) bool {
-	if !s.busy.CompareAndSwap(false, true) {
-		return false
+// reports false: what is changed then goes into a later one. With wait it waits
+// for that one, unless it has failed and is tried again.
+func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
+	for !s.busy.CompareAndSwap(false, true) {
+		if !wait || s.stats.Behind.Load() {
+			return false
+		}
+		select {
+		case <-s.free:
+		case <-s.done:
+			return false
+		}
 	}
 	f := &frozen{at: time.Now(), window: snap.Window}
 	s.mu.Lock()
@@ -178,6 +201,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot) bool {
 	clear(s.touched)
 	s.touched = s.touched[:0]
 	f.deletes, s.dropped = s.dropped, nil
+	f.numbers, s.numbers = s.numbers, nil
 	for a := range snap.Answers {
 		if f.answers == nil {
 			f.answers = append(f.answers, stateVersion)

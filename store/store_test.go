@@ -66,6 +66,15 @@ func (l *logbook) retire(below uint64) error {
 	return nil
 }
 
+func (l *logbook) size() (n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.bytes {
+		n += int64(len(b))
+	}
+	return n
+}
+
 func (l *logbook) oldest() uint64 {
 	oldest := uint64(0)
 	for g := range l.bytes {
@@ -90,6 +99,7 @@ type world struct {
 	model    map[string][][]byte // payloads by channel, sequence 1 first
 	answers  []message.Answer
 	blockCap int64
+	change   func(*Options)
 	report   Report
 	restored message.Restored
 }
@@ -103,7 +113,11 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) options() Options {
-	return Options{Dir: w.dir, BlockFile: w.blockCap, NoSync: true, segment: 1 << 20, ReadLog: w.log.read, Retire: w.log.retire, Oldest: w.log.oldest()}
+	o := Options{Dir: w.dir, BlockFile: w.blockCap, NoSync: true, segment: 1 << 20, ReadLog: w.log.read, Retire: w.log.retire, Oldest: w.log.oldest()}
+	if w.change != nil {
+		w.change(&o)
+	}
+	return o
 }
 
 // open opens the store and replays the log behind its checkpoint.
@@ -195,7 +209,7 @@ func (w *world) snapshot() bool {
 			}
 		},
 		Answers: slices.Values(fresh),
-	}) {
+	}, false) {
 		return false
 	}
 	clear(w.changed)

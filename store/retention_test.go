@@ -1,0 +1,159 @@
+package store
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"gatepost/message"
+)
+
+// What is kept, after random operations with rules and restarts: everything
+// from the first sequence on that the rules want, and nothing that they do not.
+func TestRetentionAgainstAModel(t *testing.T) {
+	r := random(t)
+	w := newWorld(t)
+	w.kill()
+	const count, budget, file = 700, 600_000, 60_000
+	w.blockCap = file
+	w.change = func(o *Options) {
+		o.Keep = map[uint8]Keep{2: {Count: count}}
+		o.Budget, o.Reserve = budget, 100_000
+		o.LogSize = w.log.size
+	}
+	w.open()
+	ids := []string{"a", "b", "c"}
+	restarts, failures, squeezed, dropped := 0, 0, 0, int64(0)
+	for range 15_000 {
+		switch n := r.IntN(1000); {
+		case n < 990:
+			w.say(ids[min(r.IntN(10), 2)], payload(r))
+		case n < 992:
+			w.drop(ids[r.IntN(len(ids))])
+		case n < 998:
+			if w.roll() {
+				w.write()
+				now := time.UnixMilli(int64(len(w.log.groups)))
+				if r.IntN(10) == 0 { // the transaction of the retention fails
+					w.store.meta.o.fail = func(string) error { return errors.New("full") }
+					if err := w.store.retain(now); err != nil {
+						failures++
+					}
+					w.store.meta.o.fail = func(string) error { return nil }
+					if w.store.meta.failed != nil {
+						if _, err := w.store.reopen(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				if err := w.store.retain(now); err != nil {
+					t.Fatal(err)
+				}
+				if size := w.store.size(); size > budget+16_384 && len(w.store.blocks.files()) > 1 {
+					t.Fatalf("%d bytes are kept, the budget is %d", size, budget)
+				} else if size > budget-2*file {
+					squeezed++
+				}
+				for id, ch := range w.channels {
+					_, first, last := w.store.Find(2, []byte(id))
+					if c := w.store.series[ch]; first+count < c.logged {
+						t.Fatalf("channel %s has %d to %d in blocks, %d are to be kept", id, first, last, count)
+					}
+				}
+			}
+		default:
+			firsts := w.firsts()
+			dropped += w.store.stats.Dropped.Load()
+			w.kill()
+			w.open()
+			if len(w.report.Trouble) > 0 {
+				t.Fatalf("trouble after a restart: %q", w.report.Trouble)
+			}
+			for id, first := range w.firsts() {
+				if first < firsts[id] {
+					t.Fatalf("channel %s began at %d before the restart, at %d after", id, firsts[id], first)
+				}
+			}
+			restarts++
+			w.checkKept()
+		}
+	}
+	w.checkKept()
+	t.Logf("%d groups, %d dropped, %d restarts, %d failures, near the budget %d times", len(w.log.groups), dropped, restarts, failures, squeezed)
+	if restarts < 5 || dropped == 0 || squeezed == 0 {
+		t.Error("too little for a proof")
+	}
+}
+
+func (w *world) firsts() map[string]uint64 {
+	all := make(map[string]uint64)
+	for id := range w.channels {
+		_, all[id], _ = w.store.Find(2, []byte(id))
+	}
+	return all
+}
+
+// checkKept reads every channel from sequence 1 on: the page begins with the
+// first that is kept, and everything behind it is there.
+func (w *world) checkKept() {
+	w.t.Helper()
+	for id, want := range w.model {
+		ch := w.channels[id]
+		_, first, last := w.store.Find(2, []byte(id))
+		if last != uint64(len(want)) {
+			w.t.Fatalf("channel %s ends at %d, want %d", id, last, len(want))
+		}
+		for next := uint64(1); next <= last; {
+			page, err := w.store.Read(ch, next, 200, 100_000)
+			if err != nil || page.Lost > 0 || page.First != first || page.Next <= next {
+				w.t.Fatalf("channel %s from %d: %d lost, first %d, next %d, %v; want first %d", id, next, page.Lost, page.First, page.Next, err, first)
+			}
+			next = max(next, first)
+			var rec message.Record
+			for i, seq := range page.Seqs {
+				if err := page.Batch.Record(i, &rec); err != nil || seq != next || string(rec.Payload) != string(want[seq-1]) {
+					w.t.Fatalf("channel %s: sequence %d where %d should be (%v)", id, seq, next, err)
+				}
+				next++
+			}
+			page.Batch.Release()
+		}
+	}
+}
+
+// Age and bytes drop whole blocks.
+func TestRetentionByAgeAndBytes(t *testing.T) {
+	r := random(t)
+	for name, keep := range map[string]Keep{"age": {Age: 200 * time.Millisecond}, "bytes": {Bytes: 20_000}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.kill()
+			w.change = func(o *Options) { o.Keep = map[uint8]Keep{2: keep} }
+			w.open()
+			noise := make([]byte, 200)
+			for range 10 { // a message's time is its number, in milliseconds
+				for range 100 {
+					for i := range noise {
+						noise[i] = byte(r.Uint32())
+					}
+					w.say("a", append([]byte(nil), noise...))
+				}
+				w.checkpoint()
+			}
+			if err := w.store.retain(time.UnixMilli(1000)); err != nil {
+				t.Fatal(err)
+			}
+			_, first, _ := w.store.Find(2, []byte("a"))
+			if name == "age" && first != 801 || name == "bytes" && (first < 801 || first > 1001) {
+				t.Errorf("by %s the channel begins at %d", name, first)
+			}
+			w.checkKept()
+			w.kill()
+			w.open()
+			if _, again, _ := w.store.Find(2, []byte("a")); again != first {
+				t.Errorf("after a restart it begins at %d, before at %d", again, first)
+			}
+			w.checkKept()
+		})
+	}
+}
