@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
-	"cli":     {"config", "hwprofile", "metrics", "wal", "wukong"},
+	"cli":     {"config", "hwprofile", "metrics", "store", "wal", "wukong"},
 	"": {"ack", "api", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 

@@ -220,6 +220,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxMembers: cfg.Broker.MaxGroupMembers,
 		MaxGroups:  cfg.Broker.MaxChannels,
 		Health:     b.health,
+		Damage:     b.damage(),
 		Logger:     logger,
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
@@ -275,6 +276,15 @@ func (b *box) closeData() (err error) {
 		err = errors.Join(err, b.log.Close())
 	}
 	return err
+}
+
+// damage is what the start found, one line each, at most 100.
+func (b *box) damage() (lines []string) {
+	lines = append(lines, b.found.Trouble...)
+	for _, g := range b.report.Gaps {
+		lines = append(lines, g.String())
+	}
+	return lines[:min(len(lines), 100)]
 }
 
 // health says what is wrong with log or store, if anything is.

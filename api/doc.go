@@ -1,7 +1,7 @@
 // Package api is the HTTP side of a box: channels are made and changed here,
 // and here it is watched. It is not on the path of messages.
 //
-//	GET  /health                     200 {"status":"ok"}, or 503 and why
+//	GET  /health                     200 {"status":"ok"}, with "damage" if the start found any, or 503 and why
 //	GET  /metrics                    Prometheus text
 //	GET  /varz                       the same numbers as JSON
 //	GET  /history                    messages of a channel, see below

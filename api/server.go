@@ -30,6 +30,7 @@ type Options struct {
 	MaxGroups  int           // of a box
 	Wait       time.Duration // for the log to take and answer a change; 0: 10 s
 	Health     func() error  // nil: well; else why not
+	Damage     []string      // found at the start; /health says it too
 	Logger     *slog.Logger
 }
 
@@ -115,7 +116,11 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusServiceUnavailable, map[string]any{"status": "trouble", "msg": err.Error()})
 		return
 	}
-	reply(w, http.StatusOK, map[string]any{"status": "ok"})
+	answer := map[string]any{"status": "ok"}
+	if len(s.o.Damage) > 0 {
+		answer["damage"] = s.o.Damage
+	}
+	reply(w, http.StatusOK, answer)
 }
 
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {

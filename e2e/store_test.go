@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -125,9 +126,112 @@ func TestDamagedStore(t *testing.T) {
 			if known := a.reason == reasonSuccess; known != c.group && c.name != "log gone" {
 				t.Errorf("SENDACK of the group %+v", a)
 			}
+			if _, text, err := b.call("GET", "/health", nil); err != nil || strings.Contains(text, "damage") != (strings.Contains(b.log.String(), "store damaged") || strings.Contains(b.log.String(), "log damaged")) {
+				t.Errorf("/health: %s %v", text, err)
+			}
 			if said := b.log.String(); !strings.Contains(said, c.said) || c.lost > 0 && !containsAny(said, "lost", "damaged", "missing") {
 				t.Errorf("the output does not say %q:\n%s", c.said, tail(said, 20))
 			}
 		})
 	}
+}
+
+// check says what is damaged and repair takes it out of the way; neither
+// touches what is whole.
+func TestCheckAndRepair(t *testing.T) {
+	k := keep(t)
+	copied := func(t *testing.T) string {
+		dir := filepath.Join(t.TempDir(), "data")
+		if err := os.CopyFS(dir, os.DirFS(k.dir)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	block := func(t *testing.T, dir string) string {
+		paths, _ := filepath.Glob(dir + "/blocks/*.blk")
+		if len(paths) == 0 {
+			t.Fatal("there are no block files")
+		}
+		return paths[0]
+	}
+	t.Run("whole", func(t *testing.T) {
+		dir := copied(t)
+		if out := works(t, "check", dir); !strings.Contains(out, "whole") || strings.Contains(out, "damaged") {
+			t.Errorf("check prints\n%s", out)
+		}
+		if out := works(t, "repair", dir); strings.Contains(out, "taken out") {
+			t.Errorf("repair prints\n%s", out)
+		}
+	})
+	t.Run("nothing there", func(t *testing.T) {
+		works(t, "check", t.TempDir())
+		if _, said, code := gatepost(t, "check", "/no/such/directory"); code != 1 || !strings.Contains(said, "/no/such/directory") {
+			t.Errorf("check of nothing: %d %s", code, said)
+		}
+	})
+	t.Run("a damaged block", func(t *testing.T) {
+		dir := copied(t)
+		edit(t, block(t, dir), func(p []byte) []byte { p[300_000] ^= 1; return p })
+		out, _, code := gatepost(t, "check", "--json", dir)
+		var v struct {
+			Whole bool
+			Store struct {
+				Messages int
+				Damage   []struct {
+					File     string
+					Channel  string
+					FirstSeq uint64 `json:"first_seq"`
+					LastSeq  uint64 `json:"last_seq"`
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &v); err != nil || code != 1 || v.Whole || len(v.Store.Damage) != 1 {
+			t.Fatalf("check: %d %v\n%s", code, err, out)
+		}
+		d := v.Store.Damage[0]
+		if d.File != block(t, dir) || !strings.Contains(d.Channel, "bob") || d.LastSeq < d.FirstSeq || d.LastSeq-d.FirstSeq > 70 {
+			t.Errorf("damage %+v", d)
+		}
+		gone := int(d.LastSeq - d.FirstSeq + 1)
+		if out := works(t, "repair", dir); !strings.Contains(out, fmt.Sprintf("1 blocks with %d messages", gone)) || !strings.Contains(out, "quarantine") {
+			t.Errorf("repair prints\n%s", out)
+		}
+		works(t, "check", dir)
+		b := start(t, plain, inDir(dir))
+		defer b.end()
+		p := b.past(t, fmt.Sprintf("uid=bob&to=alice&from=%d&limit=1000", d.FirstSeq-2))
+		if p.Lost != gone || p.Messages[1].Seq != d.FirstSeq-1 || p.Messages[2].Seq != d.LastSeq+1 || string(p.Messages[2].Payload) != k.texts[d.LastSeq] {
+			t.Errorf("around the damage %d messages are lost, want %d", p.Lost, gone)
+		}
+		if strings.Contains(b.log.String(), "store damaged") {
+			t.Errorf("the start speaks of damage again:\n%s", tail(b.log.String(), 10))
+		}
+		if _, said, code := gatepost(t, "repair", dir); code != 1 || !strings.Contains(said, "another process has it") {
+			t.Errorf("repair of a running broker: %d %s", code, said)
+		}
+	})
+	t.Run("metadata gone", func(t *testing.T) {
+		dir := copied(t)
+		if err := os.RemoveAll(dir + "/meta"); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, code := gatepost(t, "check", dir); code != 1 {
+			t.Errorf("check: %d", code)
+		}
+		if out := works(t, "repair", dir); !strings.Contains(out, "made again") {
+			t.Errorf("repair prints\n%s", out)
+		}
+		if out := works(t, "check", dir); !strings.Contains(out, "whole") {
+			t.Errorf("check after it prints\n%s", out)
+		}
+	})
+	t.Run("the log damaged", func(t *testing.T) {
+		dir := copied(t)
+		paths, _ := filepath.Glob(dir + "/log/*/00000000000000000001")
+		edit(t, paths[len(paths)-1], func(p []byte) []byte { p[len(p)/2] ^= 1; return p })
+		out, _, code := gatepost(t, "check", dir)
+		if code != 1 || !strings.Contains(out, "damaged: gap in") {
+			t.Errorf("check: %d\n%s", code, out)
+		}
+	})
 }

@@ -97,18 +97,7 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 	}
 	// Something is behind the last transaction: a torn one, or damage.
 	whole, stop := len(s.whole), s.data
-	for at := end + 1; at < stop; {
-		if at = s.search(at, stop); at < stop {
-			// The first one may lack what the damage took. If it is the
-			// newest, the log still has what it says.
-			before := len(s.whole)
-			at = max(s.run(at), at+1)
-			if len(s.whole) > before {
-				s.whole = append(s.whole[:before], s.whole[before+1:]...)
-			}
-		}
-	}
-	if len(s.whole) > whole {
+	if s.behind(end) {
 		found.damaged = true
 		found.reasons = append(found.reasons, fmt.Sprintf("metadata: %s is damaged at offset %d: %d transactions are in front, %d behind", path, end, whole, len(s.whole)-whole))
 		found.transactions = len(s.whole)
@@ -124,6 +113,24 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 		err = f.Sync()
 	}
 	return found, err
+}
+
+// behind looks for transactions behind damage at an offset, after rest, and
+// reports whether there are any.
+func (s *metaScan) behind(end int64) bool {
+	whole := len(s.whole)
+	for at := end + 1; at < s.data; {
+		if at = s.search(at, s.data); at < s.data {
+			// The first one may lack what the damage took. If it is the
+			// newest, the log still has what it says.
+			before := len(s.whole)
+			at = max(s.run(at), at+1)
+			if len(s.whole) > before {
+				s.whole = append(s.whole[:before], s.whole[before+1:]...)
+			}
+		}
+	}
+	return len(s.whole) > whole
 }
 
 // keep copies what is cut off to the quarantine, at most a MiB of it.

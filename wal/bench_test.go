@@ -85,7 +85,7 @@ func BenchmarkReplay(b *testing.B) {
 	closeLog(b, l)
 	b.ReportAllocs()
 	for b.Loop() {
-		report, err := Check(dir)
+		report, err := Check(dir, 0, 0)
 		if err != nil || report.Records != groups*n {
 			b.Fatal(report, err)
 		}

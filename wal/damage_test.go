@@ -166,7 +166,7 @@ func TestMoreBytesAppended(t *testing.T) {
 			})
 			want := []Gap(nil)
 			if g == 3 {
-				want = []Gap{{Offset: int64(len(whole)), Bytes: int64(len(more))}}
+				want = []Gap{{Offset: int64(len(whole)), Bytes: int64(len(more)), Torn: true}}
 			}
 			for i := range report.Gaps {
 				report.Gaps[i].File, report.Gaps[i].Reason = "", ""
@@ -233,7 +233,7 @@ func TestPayloadBitFlipped(t *testing.T) {
 			// The header is whole: it says what it was, also of the last frame.
 			gap := r.Gaps[0]
 			gap.File, gap.Reason = "", ""
-			same(t, gap, Gap{Offset: int64(w.ends[g][i+1]), Bytes: int64(w.ends[g][i+2] - w.ends[g][i+1]), FirstIndex: index, LastIndex: index, Records: 1})
+			same(t, gap, Gap{Offset: int64(w.ends[g][i+1]), Bytes: int64(w.ends[g][i+2] - w.ends[g][i+1]), FirstIndex: index, LastIndex: index, Records: 1, Torn: g == 3 && i == 2})
 			says(t, r, "checksum")
 		}
 	}

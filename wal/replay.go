@@ -251,7 +251,7 @@ func (w *walk) damaged(g *generation, d damage, e entry, found bool) {
 		d.reason = strings.TrimPrefix(fmt.Sprintf("%s; cut off: its successor says %d bytes, it has %d", d.reason, g.stated, g.limit), "; ")
 	}
 	if d.reason != "" {
-		w.add(Gap{g.path, d.start, d.end - d.start, d.first, d.last, d.records, d.reason})
+		w.add(Gap{g.path, d.start, d.end - d.start, d.first, d.last, d.records, d.reason, !found && g.stated == 0 && d.start > 0})
 	}
 }
 
@@ -283,8 +283,8 @@ func (w *walk) hand(g *generation, e *entry, body []byte) error {
 		b.Release()
 	}
 	if err != nil {
-		w.add(Gap{g.path, e.start, e.end() - e.start, e.index, e.index, int64(e.records),
-			fmt.Sprintf("whole frame with a wrong content, a mistake of the program that wrote it: %v", err)})
+		w.add(Gap{File: g.path, Offset: e.start, Bytes: e.end() - e.start, FirstIndex: e.index, LastIndex: e.index, Records: int64(e.records),
+			Reason: fmt.Sprintf("whole frame with a wrong content, a mistake of the program that wrote it: %v", err)})
 		return nil
 	}
 	w.report.Frames++
@@ -298,9 +298,10 @@ func (w *walk) hand(g *generation, e *entry, body []byte) error {
 }
 
 // Check reads the log in the data directory dir without changing or locking
-// anything. On a running broker the newest group may look torn.
-func Check(dir string) (Report, error) {
-	w := walk{dir: dir}
+// anything. first and after are as in Options. On a running broker the newest
+// group may look torn.
+func Check(dir string, first, after uint64) (Report, error) {
+	w := walk{dir: dir, first: first, after: after}
 	err := w.run()
 	return w.report, err
 }

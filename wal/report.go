@@ -25,6 +25,10 @@ type Gap struct {
 	LastIndex  uint64
 	Records    int64 // in them; 0: not known
 	Reason     string
+	// Torn says that it is the end of the newest generation, such as a crash
+	// leaves of a group that was never acknowledged. Nothing behind it tells
+	// that it was more.
+	Torn bool
 }
 
 // String is one line for a person.
