@@ -178,6 +178,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Dir:      cfg.Data,
 		Lock:     lock,
 		RollSize: cfg.Wal.RollSize,
+		Recycle:  cfg.Wal.Recycle(),
 		Headroom: cfg.Wal.Headroom,
 		First:    b.store.Generation(),
 		After:    b.store.Index(),
@@ -192,6 +193,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		QueueBytes: int(cfg.Queue.LogBytes),
 		GroupItems: cfg.Wal.GroupItems,
 		GroupBytes: int(cfg.Wal.GroupBytes),
+		Linger:     cfg.Wal.Linger,
 	}, b.core.Commit)
 	b.reader = broker.NewReader(b.store, logger)
 	for _, loop := range b.server.Loops() {

@@ -278,10 +278,19 @@ func (l *ledger) distinct(t testing.TB, n int) []*recv {
 // kill -9 at a random moment of a full-rate load. The log is rolled every MiB,
 // so that kills land in every phase of a checkpoint.
 func TestKillUnderLoad(t *testing.T) {
+	for _, engine := range engines() {
+		t.Run(engine, func(t *testing.T) { killUnderLoad(t, engine) })
+	}
+}
+
+// engines are the ways in which a log is written.
+func engines() []string { return []string{"recycled", "tidwall"} }
+
+func killUnderLoad(t *testing.T, engine string) {
 	r := random(t)
-	b := start(t, set("broker.dedup_window", "400000"), set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
+	b := start(t, set("wal.engine", engine), set("broker.dedup_window", "400000"), set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
 	var loads []*load
-	for round := range pick(6, 30) {
+	for round := range pick(4, 50) {
 		b.end()
 		b.encrypted = round%3 == 2
 		b.start()

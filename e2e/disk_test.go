@@ -120,8 +120,9 @@ func (f *filler) inspect(t testing.TB, b *broker, device byte, when string) {
 
 // The disk fills up, stays full over a restart, and gets space again.
 func TestFullDisk(t *testing.T) {
-	for _, kind := range []string{"tmpfs", "ext4"} {
-		t.Run(kind, func(t *testing.T) {
+	for i, kind := range []string{"tmpfs", "ext4", "tmpfs", "ext4"} {
+		engine := engines()[i/2]
+		t.Run(engine+" on "+kind, func(t *testing.T) {
 			var dir string
 			if kind == "tmpfs" {
 				dir = smallDisk(t, 24)
@@ -129,7 +130,7 @@ func TestFullDisk(t *testing.T) {
 				dir = newDisk(t, 32).dir
 			}
 			stone := ballast(t, dir, "ballast", 8<<20)
-			b := start(t, plain, inDir(filepath.Join(dir, "data")), set("wal.headroom", "2MiB"), set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"))
+			b := start(t, plain, set("wal.engine", engine), inDir(filepath.Join(dir, "data")), set("wal.headroom", "2MiB"), set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"))
 			defer b.end() // before the file system goes
 			f := &filler{c: b.must(t, dialer{uid: "alice"}), r: random(t), size: 10_000}
 

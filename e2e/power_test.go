@@ -98,10 +98,16 @@ func powerCut(t testing.TB, b *broker, d *disk, name string, acks int, wait time
 // The power goes in the middle of a full-rate load. Everything acknowledged or
 // delivered before is there afterwards.
 func TestPowerCut(t *testing.T) {
+	for _, engine := range engines() {
+		t.Run(engine, func(t *testing.T) { cutPower(t, engine) })
+	}
+}
+
+func cutPower(t *testing.T, engine string) {
 	r := random(t)
 	d := newDisk(t, 256)
-	b := start(t, inDir(filepath.Join(d.dir, "data")), plain, set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"), set("wal.headroom", "1MiB"))
-	for round := range pick(6, 40) {
+	b := start(t, set("wal.engine", engine), inDir(filepath.Join(d.dir, "data")), plain, set("wal.group_bytes", "256KiB"), set("wal.roll_size", "1MiB"), set("wal.headroom", "1MiB"))
+	for round := range pick(4, 50) {
 		if round%2 == 1 { // a directory of which nothing was on disk before
 			b.end()
 			b.dir = filepath.Join(d.dir, fmt.Sprint("data", round))

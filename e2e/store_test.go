@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -228,7 +229,14 @@ func TestCheckAndRepair(t *testing.T) {
 	t.Run("the log damaged", func(t *testing.T) {
 		dir := copied(t)
 		paths, _ := filepath.Glob(dir + "/log/*/00000000000000000001")
-		edit(t, paths[len(paths)-1], func(p []byte) []byte { p[len(p)/2] ^= 1; return p })
+		edit(t, paths[len(paths)-1], func(p []byte) []byte {
+			i := bytes.LastIndex(p, []byte("n4450"))
+			if i < 0 {
+				t.Fatal("message n4450 is not in the newest file of the log")
+			}
+			p[i] ^= 1
+			return p
+		})
 		out, _, code := gatepost(t, "check", dir)
 		if code != 1 || !strings.Contains(out, "damaged: gap in") {
 			t.Errorf("check: %d\n%s", code, out)

@@ -73,10 +73,11 @@ type Profile struct {
 	MailboxItems int
 	MailboxBytes int64
 
-	RollSize   int64
-	GroupBytes int64
-	GroupItems int
-	Headroom   int64
+	RollSize     int64
+	FileInMemory bool // the engine of the log keeps its file in memory
+	GroupBytes   int64
+	GroupItems   int
+	Headroom     int64
 
 	DedupWindow   int
 	MaxChannels   int
@@ -193,11 +194,13 @@ func (p Profile) Ceiling() int64 {
 		p.RingPool + loops*p.Scratch +
 		p.LogBytes + p.ApplyBytes + loops*p.MailboxBytes +
 		3*p.GroupBytes + // our frame and the two copies the log library makes
-		9*p.RollSize/4 + // that library keeps the file it appends to, in a slice that grows
 		int64(p.MaxConnections)*ConnectionBytes +
 		int64(p.MaxChannels)*ChannelBytes +
 		int64(p.DedupWindow)*DedupBytes +
 		int64(p.InflightTotal)*InflightBytes
+	if p.FileInMemory {
+		full += 9 * p.RollSize / 4 // tidwall/wal keeps the file it appends to, in a slice that grows
+	}
 	return full + (full+8)/9
 }
 

@@ -2,8 +2,13 @@ package wal
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gatepost/message"
 )
@@ -51,6 +56,83 @@ func TestCommitDoesNotAllocate(t *testing.T) {
 		} else {
 			t.Logf("a group of %d: %v allocations", n, got)
 		}
+	}
+}
+
+// The engines beside the floor of the disk: a bare write and sync of the same
+// bytes, appended, and over what is there. One after the other in small turns,
+// so that other work on the disk meets all of them; the ratios count.
+func BenchmarkEngines(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprintf("group=%dx256", n), func(b *testing.B) {
+			const turn = 64
+			frame := make([]byte, headerSize+n*(256+53))
+			dir := b.TempDir()
+			raw := func(name string, size int64) func() {
+				f, err := os.Create(filepath.Join(dir, name))
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.Cleanup(func() { f.Close() })
+				if size > 0 {
+					if _, err := f.Write(make([]byte, size)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := f.Sync(); err != nil {
+					b.Fatal(err)
+				}
+				at := int64(0)
+				return func() {
+					if size > 0 && at+int64(len(frame)) > size {
+						at = 0
+					}
+					if _, err := f.WriteAt(frame, at); err != nil {
+						b.Fatal(err)
+					}
+					at += int64(len(frame))
+					if err := unix.Fdatasync(int(f.Fd())); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			engine := func(name string, recycle bool) func() {
+				l, _ := open(b, filepath.Join(dir, name), func(o *Options) { o.NoSync, o.Recycle, o.RollSize = false, recycle, 8<<20 })
+				b.Cleanup(func() { l.Close() })
+				return func() {
+					if _, _, err := l.append(frame, n); err != nil {
+						b.Fatal(err)
+					}
+					if g := l.at.generation; g > 2 {
+						if err := l.Retire(g - 1); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+			}
+			steps := []struct {
+				name string
+				do   func()
+				took time.Duration
+			}{
+				{"append", raw("append", 0), 0}, {"overwrite", raw("overwrite", 8<<20), 0},
+				{"tidwall", engine("tidwall", false), 0}, {"recycled", engine("recycled", true), 0},
+			}
+			for b.Loop() {
+				for i := range steps {
+					began := time.Now()
+					for range turn {
+						steps[i].do()
+					}
+					steps[i].took += time.Since(began)
+				}
+			}
+			for _, s := range steps {
+				b.ReportMetric(float64(s.took.Microseconds())/float64(b.N*turn), s.name+"-us/group")
+			}
+			b.ReportMetric(float64(steps[1].took)/float64(steps[3].took), "recycled/overwrite")
+			b.ReportMetric(float64(steps[0].took)/float64(steps[2].took), "tidwall/append")
+		})
 	}
 }
 

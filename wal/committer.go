@@ -19,6 +19,9 @@ type CommitterOptions struct {
 	QueueItems int // batches waiting at most
 	QueueBytes int // bytes waiting at most
 	GroupItems int // batches in a group at most
+	// Linger is how long a group of few batches waits for more, before it is
+	// written: lone senders then cost fewer writes of the flash. 0: not at all.
+	Linger     time.Duration
 	GroupBytes int // bytes in a group at most, unless one batch alone has more
 }
 
@@ -108,6 +111,9 @@ func (c *Committer) Propose(b *message.Batch) error {
 	return err
 }
 
+// fewBatches is how many batches make a group that does not wait for more.
+const fewBatches = 8
+
 // Run commits until Close, or until the log or the sink fails, and then returns
 // why. When it returns, every batch that Propose took has gone to the sink, if
 // that has not failed.
@@ -122,6 +128,10 @@ func (c *Committer) Run() error {
 		batches, more := c.inbox.PopBatch(c.group[:0], c.o.GroupItems, c.o.GroupBytes)
 		if !more {
 			return failed
+		}
+		if c.o.Linger > 0 && len(batches) < fewBatches {
+			time.Sleep(c.o.Linger)
+			batches = c.inbox.TryPopBatch(batches, c.o.GroupItems-len(batches), c.o.GroupBytes)
 		}
 		c.group = batches
 		if err := c.commit(batches); err != nil {

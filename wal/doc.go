@@ -2,14 +2,16 @@
 // gives all of them back after a restart.
 //
 // The log is a row of generations. A generation is a directory with one file,
-// `<data>/log/<16 hex digits>/00000000000000000001`, that is only appended to. A new one
-// begins with every start, when the roll size is reached, and after a full
-// disk. In the file lie frames (see frame.go for the bytes): first a header,
+// `<data>/log/<16 hex digits>/00000000000000000001`, that is written from its
+// beginning to its end. A new one begins with every start, when the roll size is
+// reached, and after a full disk; old ones are retired when a checkpoint holds
+// what is in them. In the file lie frames (see frame.go for the bytes): first a header,
 // which says where the generation before it ends, then one frame per commit
 // group with the records of all batches that were committed together.
 //
-// Writing goes through github.com/tidwall/wal, one entry per frame. That
-// library has no checksum, no repair and no lasting memory of an error, so
+// There are two engines. The one of choice (recycled.go) overwrites files of
+// their full size that are used again. The other appends through
+// github.com/tidwall/wal, one entry per frame; that library has no checksum, no repair and no lasting memory of an error, so
 // this package never lets it read, truncate, cycle or reopen a file: reading is
 // done here, from the bare bytes.
 //
@@ -17,7 +19,8 @@
 //
 // Open locks the data directory for the process and replays. From then on the
 // Committer's goroutine (Run) is the only writer of the Log. Propose, Stats and
-// ReadAt may be called from any goroutine. A batch belongs to the committer
+// ReadAt may be called from any goroutine, Retire from one, the checkpoint's.
+// Spare files are made by a goroutine of their own that Close waits for. A batch belongs to the committer
 // from the moment Propose takes it and to the sink when that is called.
 //
 // # Promises

@@ -6,9 +6,8 @@ import (
 	tidwall "github.com/tidwall/wal"
 )
 
-// engine appends to the file of one generation. It exists for the tests, which
-// let writes and syncs fail, and leaves room for an engine that overwrites
-// recycled files, which costs less on flash.
+// engine writes the file of one generation, one frame behind the other: the
+// library, which appends, or recycled, which overwrites.
 type engine interface {
 	Append(frame []byte) error // one write
 	Sync() error

@@ -13,6 +13,13 @@ import (
 //	| uvarint 56+length  | frame | uvarint 56+length  | frame |
 //	+--------------------+-------+--------------------+-------+ ...
 //
+// or, of a plain file, whose full size is written before it is used, a row of
+// frames:
+//
+//	+-------+-------+ ... +-------------------------------------------+
+//	| frame | frame |     | zeros, or frames of earlier generations   |
+//	+-------+-------+ ... +-------------------------------------------+
+//
 // and a frame is, all numbers little-endian,
 //
 //	 0       4         5      6      8            16      24      32     40
@@ -119,7 +126,10 @@ func (h *header) check(body []byte) (wrong string) {
 
 // entrySize returns how many bytes of the file a frame with a body of length
 // bytes takes, and how many of them lie in front of the frame.
-func entrySize(length int64) (size, prefix int64) {
+func entrySize(length int64, plain bool) (size, prefix int64) {
+	if plain {
+		return headerSize + length, 0
+	}
 	var p [binary.MaxVarintLen64]byte
 	prefix = int64(binary.PutUvarint(p[:], uint64(headerSize+length)))
 	return prefix + headerSize + length, prefix

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatepost/message"
@@ -19,6 +21,7 @@ type Options struct {
 	Dir      string   // data directory; the log is in its subdirectory log
 	Lock     *os.File // from Lock; the Log closes it. nil: Open locks
 	RollSize int64    // bytes; a file that has grown to this is followed by a new generation; 0: 16 MiB
+	Recycle  bool     // write into files of their full size that are used again, see recycled; else append with the library
 	Headroom int64    // bytes that must stay free on the disk; 0: no such bound
 	// First and After are what a checkpoint says: all groups up to index After
 	// are stored elsewhere, and the next one is in generation First. What is
@@ -59,7 +62,12 @@ type Log struct {
 
 	// The tests put their own in place of these.
 	newEngine func(dir string) (engine, error)
-	free      func(dir *os.File) (int64, bool)
+	plain     bool // its entries have no varint in front
+
+	spares     sync.Mutex // guards the names of spare files
+	preparing  atomic.Bool
+	background sync.WaitGroup
+	free       func(dir *os.File) (int64, bool)
 }
 
 // term is 1 as long as a box is alone.
@@ -87,11 +95,15 @@ func newLog(o Options) *Log {
 	if o.RollSize <= 0 {
 		o.RollSize = 16 << 20
 	}
-	return &Log{
+	l := &Log{
 		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, logger: o.Logger,
 		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
-		newEngine: openLibrary, free: freeBytes,
+		newEngine: openLibrary, free: freeBytes, plain: o.Recycle,
 	}
+	if o.Recycle {
+		l.newEngine = l.openRecycled
+	}
+	return l
 }
 
 func (l *Log) start(replay func(message.Committed) error) (Report, error) {
@@ -155,6 +167,11 @@ func (l *Log) Retire(below uint64) error {
 			break
 		}
 		l.files.forget(number)
+		if l.plain {
+			if _, err := l.keepSpare(generationFile(l.dir, number)); err != nil {
+				return fmt.Errorf("cannot keep the file of generation %d of the log: %w", number, err)
+			}
+		}
 		if err := os.RemoveAll(generationDir(l.dir, number)); err != nil {
 			return fmt.Errorf("cannot retire generation %d of the log: %w", number, err)
 		}
@@ -179,6 +196,11 @@ func (l *Log) Size() (bytes int64, err error) {
 			bytes += info.Size()
 		}
 	}
+	for i := range maxSpares {
+		if info, err := os.Stat(sparePath(l.dir, i)); err == nil {
+			bytes += info.Size()
+		}
+	}
 	return bytes, err
 }
 
@@ -197,6 +219,7 @@ func Oldest(dir string) (uint64, error) {
 
 // Close gives back files and the lock. The committer must have ended.
 func (l *Log) Close() error {
+	l.background.Wait()
 	l.files.close()
 	var err error
 	if l.engine != nil {
@@ -225,7 +248,7 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 		l.giveUp()
 		return 0, 0, err
 	}
-	size, prefix := entrySize(int64(len(frame) - headerSize))
+	size, prefix := entrySize(int64(len(frame)-headerSize), l.plain)
 	body = l.at.end + prefix + headerSize
 	l.at.end += size
 	l.at.next++
@@ -305,9 +328,12 @@ func (l *Log) begin() error {
 	}
 	l.engine = e
 	l.at.generation = number
-	l.at.end, _ = entrySize(markSize)
+	l.at.end, _ = entrySize(markSize, l.plain)
 	l.rollAt = l.roll
 	l.files.ahead(number)
+	if l.plain {
+		l.prepare()
+	}
 	return nil
 }
 

@@ -37,6 +37,7 @@ type generation struct {
 	first  entry
 	mark   mark
 	prefix byte // in front of the header frame
+	plain  bool // its entries have no varint in front
 
 	// What the next good header says.
 	void   bool   // nothing in here is valid
@@ -168,6 +169,8 @@ func (g *generation) look() error {
 		return nil
 	}
 	s := scanner{file: f, limit: g.size, generation: g.number}
+	g.plain = isPlain(s.view(0, int(min(g.size, 128))))
+	s.plain = g.plain
 	g.first, g.mark, g.wrong = s.head()
 	g.whole, g.prefix = g.wrong == "", s.view(0, 1)[0]
 	if g.first.version > version {
@@ -177,6 +180,13 @@ func (g *generation) look() error {
 	return nil
 }
 
+// isPlain tells from the beginning of a file whether varints are in front of
+// its frames. If damage took the first magic, the second one tells.
+func isPlain(p []byte) bool {
+	has := func(at int) bool { return len(p) >= at+len(magic) && string(p[at:at+len(magic)]) == magic }
+	return has(0) || !has(1) && has(headerSize+markSize)
+}
+
 // read goes through one generation and reports what is missing in front of it
 // and in it.
 func (w *walk) read(g *generation) error {
@@ -184,7 +194,7 @@ func (w *walk) read(g *generation) error {
 	if w.generation != nil {
 		w.generation(g)
 	}
-	s := scanner{limit: g.limit, generation: g.number}
+	s := scanner{limit: g.limit, generation: g.number, plain: g.plain, open: g.stated == 0}
 	if g.whole {
 		if g.mark.previous > w.last {
 			gap := Gap{File: generationFile(w.dir, g.mark.previous),
@@ -192,7 +202,7 @@ func (w *walk) read(g *generation) error {
 			gap.FirstIndex, gap.LastIndex = between(w.seen.next, g.first.index)
 			w.add(gap)
 		}
-		if n, _ := entrySize(markSize); g.prefix != byte(n-1) {
+		if n, _ := entrySize(markSize, false); !g.plain && g.prefix != byte(n-1) {
 			w.add(Gap{File: g.path, Bytes: 1, Reason: fmt.Sprintf("entry says %d bytes, its header frame has %d", g.prefix, n-1)})
 		}
 		s.salt, s.next = g.first.salt, g.first.index

@@ -21,6 +21,8 @@ type scanner struct {
 	limit      int64
 	generation uint64
 	salt       uint64 // 0: not known yet
+	plain      bool   // entries have no varint in front
+	open       bool   // nothing says where the valid part ends
 	next       uint64 // index that the next group must have; 0: not known yet
 
 	buf    []byte // the bytes of the file from at
@@ -109,7 +111,11 @@ func (s *scanner) frame(off int64) (e entry, body []byte, wrong string) {
 // head reads the header frame at the beginning of the file and learns salt and
 // index from it.
 func (s *scanner) head() (e entry, m mark, wrong string) {
-	e, body, wrong := s.frame(1) // behind a varint below 128
+	at := int64(1) // behind a varint below 128
+	if s.plain {
+		at = 0
+	}
+	e, body, wrong := s.frame(at)
 	if wrong == "" && e.kind != kindHeader {
 		wrong = fmt.Sprintf("frame of kind %d where the header should be", e.kind)
 	}
@@ -131,12 +137,16 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 	if off == s.limit {
 		return e, nil, false, d
 	}
-	n, prefix := s.prefix(off)
+	var n uint64
+	var prefix int64
+	if !s.plain {
+		n, prefix = s.prefix(off)
+	}
 	e, body, wrong := s.frame(off + prefix)
 	if wrong == "" {
 		wrong = s.accept(&e)
 	}
-	if wrong == "" && n == uint64(headerSize+len(body)) {
+	if wrong == "" && (s.plain || n == uint64(headerSize+len(body))) {
 		if e.start = off; s.next != 0 && e.index > s.next {
 			d.first, d.last, d.reason = s.next, e.index-1, fmt.Sprintf("group %d where %d should be", e.index, s.next)
 		}
@@ -160,6 +170,9 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 			}
 		}
 		return e, body, true, d
+	}
+	if s.plain && s.open && here.version == 0 && s.limit-off >= headerSize {
+		return e, nil, false, d // zeros, or what an earlier life of the file left: the end
 	}
 	d = damage{start: off, end: s.limit, reason: wrong}
 	if s.zeros(off) {
@@ -207,7 +220,7 @@ func (s *scanner) search(off int64) (e entry, body []byte, found bool) {
 		at += int64(i)
 		var wrong string
 		if e, _, wrong = s.frame(at); wrong == "" {
-			if size, prefix := entrySize(int64(e.length)); at-prefix >= off {
+			if size, prefix := entrySize(int64(e.length), s.plain); !s.plain && at-prefix >= off {
 				if n, length := s.peekPrefix(at-prefix, prefix); length == prefix && int64(n) == size-prefix {
 					e.start = at - prefix
 				}
