@@ -38,12 +38,14 @@ var allowed = map[string][]string{
 	"wal":    {"message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
 	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb"},
 
+	"backup": {"store", "wal"},
+
 	// The core knows no socket, no protocol and no disk.
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
-	"cli":     {"config", "hwprofile", "metrics", "store", "wal", "wukong"},
-	"": {"ack", "api", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
+	"cli":     {"backup", "config", "hwprofile", "metrics", "store", "wal", "wukong"},
+	"": {"ack", "api", "backup", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 
 	// The black-box suite shares no code with what it tests.

@@ -16,6 +16,7 @@ import (
 
 	"gatepost/ack"
 	"gatepost/api"
+	"gatepost/backup"
 	"gatepost/broker"
 	"gatepost/cli"
 	"gatepost/config"
@@ -223,6 +224,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxGroups:  cfg.Broker.MaxChannels,
 		Health:     b.health,
 		Damage:     b.damage(),
+		Backup:     func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
 		Logger:     logger,
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)

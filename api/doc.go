@@ -4,6 +4,7 @@
 //	GET  /health                     200 {"status":"ok"}, with "damage" if the start found any, or 503 and why
 //	GET  /metrics                    Prometheus text
 //	GET  /varz                       the same numbers as JSON
+//	GET  /backup                     everything, as a tar archive; see package backup
 //	GET  /history                    messages of a channel, see below
 //	POST /channel                    create a group, add its members; reset=1 replaces them
 //	POST /channel/subscriber_add     add members to a group

@@ -31,6 +31,7 @@ type Options struct {
 	Wait       time.Duration // for the log to take and answer a change; 0: 10 s
 	Health     func() error  // nil: well; else why not
 	Damage     []string      // found at the start; /health says it too
+	Backup     func(io.Writer) error
 	Logger     *slog.Logger
 }
 
@@ -67,6 +68,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	mux.HandleFunc("GET /health", s.health)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /varz", s.varz)
+	mux.HandleFunc("GET /backup", s.backup)
 	mux.HandleFunc("GET /history", s.history)
 	mux.HandleFunc("POST /channel", s.change(message.OpCreate))
 	mux.HandleFunc("POST /channel/subscriber_add", s.change(message.OpAdd))
@@ -131,6 +133,22 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = s.values.WriteJSON(w) // who asked is gone
+}
+
+// backup streams a backup. When it fails in the middle the connection is
+// broken off, and what came has no end.
+func (s *Server) backup(w http.ResponseWriter, _ *http.Request) {
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+		fail(w, http.StatusInternalServerError, fmt.Errorf("cannot take a backup: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	began := time.Now()
+	if err := s.o.Backup(w); err != nil {
+		s.o.Logger.Error("backup failed", "err", err)
+		panic(http.ErrAbortHandler)
+	}
+	s.o.Logger.Info("backup taken", "took", time.Since(began))
 }
 
 // change returns the handler of one kind of change.

@@ -47,6 +47,8 @@ func commands() []command {
 		{"history", "print the messages of a channel that are kept", history},
 		{"channel", "create groups and change their members", channel},
 		{"status", "show how a running broker is doing", status},
+		{"backup", "write everything of a running broker into one file", takeBackup},
+		{"restore", "make a data directory of a backup", restore},
 		{"check", "read all data of a stopped broker and say what is damaged", check},
 		{"repair", "take what is damaged out of the way of a stopped broker", repair},
 		{"wal", "look into the log of a stopped or running broker", walCommand},

@@ -31,6 +31,9 @@ func (s *Store) Run() error {
 		select {
 		case <-s.done:
 			return nil
+		case reply := <-s.images:
+			image, err := s.image()
+			reply <- imageReply{image, err}
 		case now := <-ticker.C:
 			s.forget(now)
 		case f := <-s.work:

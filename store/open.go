@@ -29,7 +29,7 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1,
-		work: make(chan *frozen, 1), free: make(chan struct{}, 1), done: make(chan struct{})}
+		work: make(chan *frozen, 1), free: make(chan struct{}, 1), images: make(chan chan imageReply), done: make(chan struct{})}
 	restored, report, err := s.open()
 	if err != nil {
 		if s.meta != nil {

@@ -73,11 +73,12 @@ type Store struct {
 	numbers []uint32  // and their numbers
 	next    uint32    // number of the next channel
 
-	busy atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
-	work chan *frozen  // at most one
-	free chan struct{} // busy or Behind may have changed
-	done chan struct{}
-	stop sync.Once
+	busy   atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
+	work   chan *frozen  // at most one
+	free   chan struct{} // busy or Behind may have changed
+	done   chan struct{}
+	images chan chan imageReply
+	stop   sync.Once
 
 	// The checkpoint's goroutine owns these.
 	meta    *meta

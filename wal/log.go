@@ -66,6 +66,7 @@ type Log struct {
 
 	spares     sync.Mutex // guards the names of spare files
 	preparing  atomic.Bool
+	holds      atomic.Int32 // retire nothing while it is not 0
 	background sync.WaitGroup
 	free       func(dir *os.File) (int64, bool)
 }
@@ -157,6 +158,9 @@ func (l *Log) ReadAt(p []byte, generation uint64, offset int64) error {
 // elsewhere; who reads it just now finishes, later reads fail with
 // fs.ErrNotExist. Any goroutine may call it, one at a time.
 func (l *Log) Retire(below uint64) error {
+	if l.holds.Load() > 0 {
+		return nil // the next checkpoint does it
+	}
 	numbers, err := list(l.dir)
 	if err != nil {
 		return err
@@ -186,6 +190,27 @@ func (l *Log) Retire(below uint64) error {
 	}
 	defer d.Close()
 	return syncDir(d)
+}
+
+// Hold keeps Retire from deleting anything until the function it returns is
+// called. Any goroutine may call both.
+func (l *Log) Hold() (release func()) {
+	l.holds.Add(1)
+	return func() { l.holds.Add(-1) }
+}
+
+// Dir returns the data directory, Files the names below it of the files of all
+// generations from one on, the oldest first.
+func (l *Log) Dir() string { return l.dir }
+
+func (l *Log) Files(from uint64) (names []string, err error) {
+	numbers, err := list(l.dir)
+	for _, number := range numbers {
+		if number >= from {
+			names = append(names, fmt.Sprintf("%s/%016x/%s", logName, number, segmentName))
+		}
+	}
+	return names, err
 }
 
 // Size returns how many bytes all generations take.

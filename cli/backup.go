@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"gatepost/backup"
+)
+
+// takeBackup writes a backup of a running broker into a file.
+func takeBackup(ctx context.Context, env Env, args []string) (err error) {
+	f := newFlags("backup", "FILE", "Writes everything that was acknowledged up to now into FILE, a tar archive, while\nthe broker runs. 'gatepost restore' makes a data directory of it.")
+	addr := f.String("http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
+	words, err := f.parse(env, args)
+	if err != nil {
+		return err
+	}
+	if len(words) != 1 {
+		return f.wrong("needs the file, got %q", words)
+	}
+	path := words[0]
+	part := path + ".part"
+	out, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot write the backup: %w", err)
+	}
+	defer func() {
+		out.Close()
+		if err != nil {
+			os.Remove(part)
+		}
+	}()
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+*addr+"/backup", nil)
+	if err != nil {
+		return fmt.Errorf("cannot use the address %q: HOST:PORT is needed: %w", *addr, err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("cannot reach the broker's HTTP at %s: %w; is it running, and is --http right?", *addr, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("cannot take a backup: HTTP %d from %s; is that the broker's HTTP address?", res.StatusCode, *addr)
+	}
+	n, err := io.Copy(out, res.Body)
+	if err != nil {
+		return fmt.Errorf("cannot finish the backup behind %d bytes: %w; see the broker's log", n, err)
+	}
+	if err := out.Sync(); err != nil {
+		return fmt.Errorf("cannot write the backup: %w", err)
+	}
+	if err := os.Rename(part, path); err != nil {
+		return fmt.Errorf("cannot write the backup: %w", err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("cannot sync the backup: %w", err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("cannot sync the backup: %w", err)
+	}
+	_, err = fmt.Fprintf(env.Stdout, "%s, %d bytes\n", path, n)
+	return err
+}
+
+// restore makes a data directory of a backup.
+func restore(_ context.Context, env Env, args []string) error {
+	f := newFlags("restore", "FILE DIR", "Makes the data directory DIR, which must be empty or not there, of a backup. Every\nbyte is checked.")
+	words, err := f.parse(env, args)
+	if err != nil {
+		return err
+	}
+	if len(words) != 2 {
+		return f.wrong("needs the file and the directory, got %q", words)
+	}
+	in, err := os.Open(words[0])
+	if err != nil {
+		return fmt.Errorf("cannot restore: %w", err)
+	}
+	defer in.Close()
+	return backup.Restore(in, words[1], func(dir string) error {
+		v, err := examine(dir)
+		if err != nil {
+			return err
+		}
+		v.print(env)
+		if !v.Whole {
+			return fmt.Errorf("what the backup holds is damaged")
+		}
+		return nil
+	})
+}
