@@ -66,7 +66,8 @@ type Log struct {
 
 	spares     sync.Mutex // guards the names of spare files
 	preparing  atomic.Bool
-	holds      atomic.Int32 // retire nothing while it is not 0
+	newest     atomic.Uint64 // generation that can be read
+	holds      atomic.Int32  // retire nothing while it is not 0
 	background sync.WaitGroup
 	free       func(dir *os.File) (int64, bool)
 }
@@ -133,6 +134,7 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		return w.report, err
 	}
 	l.at = w.seen
+	l.newest.Store(l.at.generation)
 	for _, g := range w.report.Gaps {
 		l.logger.Warn("log damaged", "file", g.File, "offset", g.Offset, "bytes", g.Bytes,
 			"first_lost", g.FirstIndex, "last_lost", g.LastIndex, "records_lost", g.Records, "reason", g.Reason)
@@ -200,13 +202,14 @@ func (l *Log) Hold() (release func()) {
 }
 
 // Dir returns the data directory, Files the names below it of the files of all
-// generations from one on, the oldest first.
+// generations from one on, the oldest first. One that is just being begun is
+// not among them.
 func (l *Log) Dir() string { return l.dir }
 
 func (l *Log) Files(from uint64) (names []string, err error) {
 	numbers, err := list(l.dir)
 	for _, number := range numbers {
-		if number >= from {
+		if number >= from && number <= l.newest.Load() {
 			names = append(names, fmt.Sprintf("%s/%016x/%s", logName, number, segmentName))
 		}
 	}
@@ -353,6 +356,7 @@ func (l *Log) begin() error {
 	}
 	l.engine = e
 	l.at.generation = number
+	l.newest.Store(number)
 	l.at.end, _ = entrySize(markSize, l.plain)
 	l.rollAt = l.roll
 	l.files.ahead(number)
