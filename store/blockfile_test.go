@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"gatepost/message"
 )
 
 // reopened closes b and opens its directory again.
@@ -263,5 +266,155 @@ func TestReadBesideAppendAndRemove(t *testing.T) {
 	b.giveBack(f)
 	if err := f.Close(); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("the last reader did not close a file that was removed: %v", err)
+	}
+}
+
+// The file in testdata was written by the first version of the format and must
+// be readable for ever. A byte of it that is changed is noticed.
+func TestGoldenBlockFile(t *testing.T) {
+	const name = "0000000000000001-1122334455667788.blk"
+	whole, err := os.ReadFile(filepath.Join("testdata", "blocks", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct {
+		section
+		offset uint32
+		body   string
+	}{
+		{section{kind: 1, codec: 0, typ: 2, channel: 7, first: 1, raw: 5, stored: 5}, 16, "plain"},
+		{section{kind: 1, codec: 1, typ: 1, channel: 4000000000, first: 1 << 40, raw: 300, stored: 19}, 53, string(bytes.Repeat([]byte("again and "), 30))},
+		{section{kind: 2, codec: 0, first: 3, raw: 6, stored: 6}, 104, "a page"},
+	}
+	number, salt, ok := parseName(name)
+	if !ok || number != 1 || salt != testSalt {
+		t.Fatalf("its name says file %d, salt %x, %v", number, salt, ok)
+	}
+	for at := -1; at < len(whole); at++ {
+		p := slices.Clone(whole)
+		if at >= 0 {
+			p[at] ^= 0x10
+		}
+		next := 0 // in want
+		s := blockScan{file: bytes.NewReader(p), number: 1, salt: salt, size: int64(len(p))}
+		if err := s.run(func(s section, where place, raw []byte) error {
+			for next < len(want) && where.offset != want[next].offset {
+				next++
+			}
+			if next == len(want) || s != want[next].section || string(raw) != want[next].body {
+				t.Errorf("byte %d changed: found %+v at %+v with %q", at, s, where, raw)
+			}
+			if begin := int(where.offset); begin <= at && at < int(where.end()) {
+				t.Errorf("byte %d changed, and the section at %d was taken", at, begin)
+			}
+			next++
+			return nil
+		}, func(offset, n int64, _ string) {
+			if at < fileHeader || int64(at) < offset || int64(at) >= offset+n {
+				t.Errorf("byte %d changed: %d bytes at %d are damaged", at, n, offset)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if at < fileHeader && next != len(want) {
+			t.Errorf("byte %d changed: only %d sections found", at, next)
+		}
+	}
+}
+
+// FuzzSectionBody makes sections with a right checksum of any body: what s2 is
+// given is never trusted.
+func FuzzSectionBody(f *testing.F) {
+	f.Fuzz(func(t *testing.T, kind, codec byte, raw uint32, stored []byte) {
+		if kind == kindPage && raw > 1<<20 {
+			t.Skip("legal, and slow")
+		}
+		whole, _ := appendSection(nil, section{kind: kind}, nil, testSalt)
+		whole = append(whole[:sectionHeader], stored...)
+		whole[6] = codec
+		binary.LittleEndian.PutUint32(whole[20:], raw)
+		binary.LittleEndian.PutUint32(whole[24:], uint32(len(stored)))
+		binary.LittleEndian.PutUint32(whole[28:], checkSection(whole, stored, testSalt))
+		s, err := decodeHeader(whole)
+		if err == nil {
+			var body []byte
+			if body, err = decodeBody([]byte("in front"), whole, s, testSalt); err == nil && (len(body) != 8+int(raw) || raw > largest(kind)) {
+				t.Fatalf("%+v: a body of %d bytes", s, len(body)-8)
+			}
+		}
+		if err != nil && !errors.Is(err, errDamaged) {
+			t.Fatalf("%v is no damage", err)
+		}
+	})
+}
+
+// telemetry is a block of what a sensor sends, about 64 KiB.
+func telemetry() (p []byte) {
+	for i := 0; len(p) < blockRaw-300; i++ {
+		p = message.AppendRecord(p, &message.Record{Kind: message.KindMessage, ChannelType: 2, MessageID: 1<<50 + int64(i)*7919,
+			Timestamp: 1_790_000_000_000 + int64(i)*997, ChannelID: []byte("line-4"), FromUID: fmt.Appendf(nil, "press-%d", i%7),
+			ClientMsgNo: fmt.Appendf(nil, "%016x", uint64(i)*0x9e3779b97f4a7c15),
+			Payload:     fmt.Appendf(nil, `{"type":1,"t":%d.%d,"bar":%d,"state":"running"}`, 20+i*i%60, i%10, 100+i*31%900)})
+	}
+	return p
+}
+
+func BenchmarkBlockAppend(b *testing.B) {
+	for _, each := range []int{1, 16} {
+		for _, noSync := range []bool{false, true} {
+			b.Run(fmt.Sprintf("blocks=%d/sync=%t", each, !noSync), func(b *testing.B) {
+				f, err := openBlocks(blockOptions{Dir: b.TempDir(), NoSync: noSync})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer f.close()
+				raw := telemetry()
+				b.SetBytes(int64(each * len(raw)))
+				b.ReportAllocs()
+				stored := 0
+				for b.Loop() {
+					for range each {
+						p, err := f.append(section{kind: kindBlock, first: 1}, raw)
+						if err != nil {
+							b.Fatal(err)
+						}
+						stored = int(p.stored)
+					}
+					if err := f.sync(); err != nil {
+						b.Fatal(err)
+					}
+					for len(f.files()) > 2 { // the disk is not what is measured
+						if err := f.remove(f.files()[0].number); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				b.ReportMetric(float64(stored)/float64(len(raw)), "stored/raw")
+			})
+		}
+	}
+}
+
+func BenchmarkBlockRead(b *testing.B) {
+	f, err := openBlocks(blockOptions{Dir: b.TempDir(), NoSync: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.close()
+	raw := telemetry()
+	p, err := f.append(section{kind: kindBlock, first: 1}, raw)
+	if err == nil {
+		err = f.sync()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(raw)))
+	b.ReportAllocs()
+	dst := make([]byte, 0, 2*blockRaw)
+	for b.Loop() {
+		if _, _, err := f.read(p, dst); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
