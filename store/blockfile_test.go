@@ -108,13 +108,13 @@ func TestNumbersGrow(t *testing.T) {
 	}
 
 	b = openTestBlocks(t, t.TempDir())
-	for _, n := range []uint32{3, math.MaxUint32, 1 << 31} {
+	for _, n := range []uint32{3, math.MaxUint32, 1<<31 + 9} {
 		if err := os.WriteFile(filepath.Join(b.o.Dir, blockName(n, 5)), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b = reopened(t, b)
-	if f := b.files(); len(f) != 3 || f[0].number != 3 || f[1].number != 1<<31 || f[2].number != math.MaxUint32 {
+	if f := b.files(); len(f) != 3 || f[0].number != 3 || f[1].number != 1<<31+9 || f[2].number != math.MaxUint32 {
 		t.Errorf("files %+v", f)
 	}
 	if err := b.rewind(math.MaxUint32, 100); err != nil {
@@ -182,6 +182,52 @@ func TestLyingLengthOfABlock(t *testing.T) {
 		}
 		if kind == kindBlock && r.largest > 4<<20 {
 			t.Errorf("a block that claims 15 MiB was believed: %d bytes read at once", r.largest)
+		}
+	}
+}
+
+// A length that the file does not have costs nothing.
+func TestLyingLengthOfAShortFile(t *testing.T) {
+	p, _ := appendSection(make([]byte, fileHeader), section{kind: kindBlock}, []byte("body"), testSalt)
+	binary.LittleEndian.PutUint32(p[fileHeader+20:], maxBlock)
+	binary.LittleEndian.PutUint32(p[fileHeader+24:], maxBlock)
+	r := readBytes{Reader: bytes.NewReader(p)}
+	s := blockScan{file: &r, number: 1, salt: testSalt, size: int64(len(p))}
+	if err := s.run(func(s section, _ place, _ []byte) error { t.Errorf("found %+v", s); return nil }, func(int64, int64, string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if r.largest > int64(len(p)) {
+		t.Errorf("%d bytes were read at once of a file of %d", r.largest, len(p))
+	}
+}
+
+// A right checksum does not make a section of what this program does not know.
+func TestUnknownSections(t *testing.T) {
+	packed := bytes.Repeat([]byte("packed "), 60)
+	for _, at := range []int{4, 5, 6} { // version, kind, codec
+		for _, value := range []byte{0, 2, 3, 255} {
+			p, s := appendSection(nil, section{kind: kindBlock}, packed, testSalt)
+			if at == 5 && value == kindPage || s.codec != codecS2 {
+				continue
+			}
+			p[at] = value
+			binary.LittleEndian.PutUint32(p[28:], checkSection(p, p[sectionHeader:], testSalt))
+			if s, err := decodeHeader(p); !errors.Is(err, errDamaged) {
+				t.Errorf("byte %d is %d: %+v, %v", at, value, s, err)
+			}
+		}
+	}
+}
+
+// Wherever a section begins behind damage, it is found.
+func TestSearchAcrossWindows(t *testing.T) {
+	whole, _ := appendSection(nil, section{kind: kindBlock, first: 5}, []byte("body"), testSalt)
+	for gap := 64<<10 - 8; gap < 64<<10+8; gap++ {
+		p := append(make([]byte, fileHeader+gap), whole...)
+		found := 0
+		s := blockScan{file: bytes.NewReader(p), number: 1, salt: testSalt, size: int64(len(p))}
+		if err := s.run(func(section, place, []byte) error { found++; return nil }, func(int64, int64, string) {}); err != nil || found != 1 {
+			t.Errorf("a section behind %d zeros: found %d, %v", gap, found, err)
 		}
 	}
 }
