@@ -53,11 +53,20 @@ const (
 	codecPlain = 0
 	codecS2    = 1
 
-	// maxRaw bounds what a length may say. A block holds one record of 2 MiB
-	// at most beside others of 64 KiB; a page of this size lists 1.8 million
-	// blocks.
-	maxRaw = 64 << 20
+	// maxRaw bounds what a length may say: a page of this size lists 1.8
+	// million blocks. A block is smaller, it holds one record of 2 MiB at most
+	// beside others of 64 KiB.
+	maxRaw   = 64 << 20
+	maxBlock = 4 << 20
 )
+
+// largest returns how many bytes the body of a section may have.
+func largest(kind uint8) uint32 {
+	if kind == kindBlock {
+		return maxBlock
+	}
+	return maxRaw
+}
 
 // errDamaged is wrapped when bytes of a block file are not what was written.
 var errDamaged = errors.New("damaged")
@@ -138,8 +147,8 @@ func decodeHeader(h []byte) (s section, err error) {
 		return s, fmt.Errorf("%w: format version %d, this program knows %d", errDamaged, h[4], sectionVersion)
 	case s.kind != kindBlock && s.kind != kindPage:
 		return s, fmt.Errorf("%w: section of kind %d", errDamaged, s.kind)
-	case s.raw > maxRaw || s.stored > s.raw:
-		return s, fmt.Errorf("%w: a section of %d bytes, stored in %d (limit %d)", errDamaged, s.raw, s.stored, maxRaw)
+	case s.raw > largest(s.kind) || s.stored > s.raw:
+		return s, fmt.Errorf("%w: a section of kind %d of %d bytes, stored in %d (limit %d)", errDamaged, s.kind, s.raw, s.stored, largest(s.kind))
 	case s.codec == codecPlain && s.stored != s.raw, s.codec > codecS2:
 		return s, fmt.Errorf("%w: a section of %d bytes, stored in %d with codec %d", errDamaged, s.raw, s.stored, s.codec)
 	}

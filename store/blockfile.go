@@ -2,18 +2,21 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -48,7 +51,8 @@ type blocks struct {
 	salt    uint64
 	at      int64 // size of that file with what is pending
 	pending []byte
-	created bool // a file was made since the last sync
+	floor   uint64 // files with smaller numbers are not written to any more
+	created bool   // a file was made since the last sync
 	failed  error
 }
 
@@ -81,6 +85,11 @@ func openBlocks(o blockOptions) (*blocks, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of block files: %w", err)
 	}
+	if !o.NoSync {
+		if err := syncDir(filepath.Dir(o.Dir)); err != nil {
+			return nil, fmt.Errorf("cannot make the directory of block files durable: %w", err)
+		}
+	}
 	entries, err := os.ReadDir(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the block files: %w", err)
@@ -97,7 +106,7 @@ func openBlocks(o blockOptions) (*blocks, error) {
 		}
 		b.list = append(b.list, blockFile{number, salt, info.Size()})
 	}
-	slices.SortFunc(b.list, func(x, y blockFile) int { return int(int64(x.number) - int64(y.number)) })
+	slices.SortFunc(b.list, func(x, y blockFile) int { return cmp.Compare(x.number, y.number) })
 	for i := 1; i < len(b.list); i++ {
 		if b.list[i].number == b.list[i-1].number {
 			return nil, fmt.Errorf("cannot use the block files in %s: two have number %d; move away the one that does not belong there", o.Dir, b.list[i].number)
@@ -132,36 +141,66 @@ func (b *blocks) files() []blockFile {
 }
 
 // rewind makes the end of a file that of all: what an unfinished checkpoint
-// left behind it is cut off. With file 0 everything is.
+// left behind it is cut off. With file 0 everything is. Where the file is gone
+// or ends earlier, which is damage, what is appended goes to a file of its own:
+// to places that the metadata do not speak of yet.
 func (b *blocks) rewind(file, offset uint32) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for i := len(b.list) - 1; i >= 0; i-- {
-		f := &b.list[i]
-		var err error
-		switch {
-		case f.number > file:
-			err = os.Remove(b.path(f.number, f.salt))
-		case f.number == file && f.size > int64(offset):
-			err = os.Truncate(b.path(f.number, f.salt), int64(offset))
-		case f.number == file && f.size < int64(offset):
-			// Damaged. What is appended goes to a file of its own.
-			b.o.Logger.Warn("block file is too short", "file", b.path(f.number, f.salt), "bytes", f.size, "expected", offset)
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("cannot cut off what an unfinished checkpoint left: %w", err)
-		}
-		if f.number > file {
-			b.list = b.list[:i]
-			continue
-		}
-		if f.number == file {
-			f.size = int64(offset)
-		}
+	if err := b.cut(file, offset); err != nil {
+		return fmt.Errorf("cannot cut off what an unfinished checkpoint left: %w", err)
+	}
+	if file == 0 {
 		return nil
 	}
+	if i, ok := b.index(file); !ok || b.list[i].size < int64(offset) {
+		b.floor = uint64(file) + 1
+		b.o.Logger.Warn("the newest block file is missing or cut short", "dir", b.o.Dir, "file", file, "expected_bytes", offset)
+	}
 	return nil
+}
+
+func (b *blocks) cut(file, offset uint32) error {
+	removed := false
+	for len(b.list) > 0 && b.last().number > file {
+		f := *b.last()
+		if err := os.Remove(b.path(f.number, f.salt)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		b.delist(len(b.list) - 1)
+		removed = true
+	}
+	if removed && !b.o.NoSync {
+		// Their numbers are given again: the old names must not come back
+		// beside the new ones.
+		if err := syncDir(b.o.Dir); err != nil {
+			return err
+		}
+	}
+	if i, ok := b.index(file); ok && b.list[i].size > int64(offset) {
+		if err := b.truncate(b.path(file, b.list[i].salt), int64(offset)); err != nil {
+			return err
+		}
+		b.mu.Lock()
+		b.list[i].size = int64(offset)
+		b.mu.Unlock()
+	}
+	return nil
+}
+
+// truncate cuts a file, for good: what comes next may go to another file, and
+// then nothing else would sync this one.
+func (b *blocks) truncate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(size)
+	if err == nil && !b.o.NoSync {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // append adds a section and returns its place. It is readable after sync.
@@ -178,8 +217,8 @@ func (b *blocks) append(s section, body []byte) (place, error) {
 }
 
 func (b *blocks) add(s section, body []byte) (place, error) {
-	if len(body) > maxRaw {
-		return place{}, fmt.Errorf("a section of %d bytes, the limit is %d", len(body), maxRaw)
+	if limit := largest(s.kind); len(body) > int(limit) {
+		return place{}, fmt.Errorf("a section of kind %d of %d bytes, the limit is %d", s.kind, len(body), limit)
 	}
 	if err := b.ready(int64(len(body))); err != nil {
 		return place{}, err
@@ -198,7 +237,7 @@ func (b *blocks) last() *blockFile { return &b.list[len(b.list)-1] }
 
 // ready sees to it that there is a file that takes size bytes more.
 func (b *blocks) ready(size int64) error {
-	if b.file == nil && len(b.list) > 0 && b.last().size+sectionHeader+size <= b.o.FileSize {
+	if b.file == nil && len(b.list) > 0 && uint64(b.last().number) >= b.floor && b.last().size+sectionHeader+size <= b.o.FileSize {
 		f, err := os.OpenFile(b.path(b.last().number, b.last().salt), os.O_WRONLY, 0)
 		if err != nil {
 			return err
@@ -211,10 +250,14 @@ func (b *blocks) ready(size int64) error {
 	if err := b.finish(); err != nil {
 		return err
 	}
-	number := uint32(1)
+	next := max(b.floor, 1)
 	if len(b.list) > 0 {
-		number = b.last().number + 1
+		next = max(next, uint64(b.last().number)+1)
 	}
+	if next > math.MaxUint32 {
+		return fmt.Errorf("the next file would have number %d, the limit is %d", next, uint32(math.MaxUint32))
+	}
+	number := uint32(next)
 	var random [8]byte
 	rand.Read(random[:])
 	salt := binary.LittleEndian.Uint64(random[:]) | 1
@@ -353,15 +396,14 @@ func (b *blocks) take(number uint32) (f *openFile, size int64, err error) {
 		}
 	}
 	if len(b.open) >= maxOpen {
-		oldest := 0
-		for i, f := range b.open {
-			if f.used < b.open[oldest].used {
-				oldest = i
-			}
-		}
-		b.drop(oldest)
+		b.dropOldest()
 	}
-	r, err := os.Open(b.path(number, b.list[i].salt))
+	path := b.path(number, b.list[i].salt)
+	r, err := os.Open(path)
+	if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && len(b.open) > 0 {
+		b.dropOldest() // our own descriptor is as good as any
+		r, err = os.Open(path)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -371,7 +413,7 @@ func (b *blocks) take(number uint32) (f *openFile, size int64, err error) {
 }
 
 func (b *blocks) index(number uint32) (int, bool) {
-	return slices.BinarySearchFunc(b.list, number, func(f blockFile, n uint32) int { return int(int64(f.number) - int64(n)) })
+	return slices.BinarySearchFunc(b.list, number, func(f blockFile, n uint32) int { return cmp.Compare(f.number, n) })
 }
 
 func (b *blocks) giveBack(f *openFile) {
@@ -382,6 +424,16 @@ func (b *blocks) giveBack(f *openFile) {
 	}
 }
 
+func (b *blocks) dropOldest() {
+	oldest := 0
+	for i, f := range b.open {
+		if f.used < b.open[oldest].used {
+			oldest = i
+		}
+	}
+	b.drop(oldest)
+}
+
 func (b *blocks) drop(i int) {
 	f := b.open[i]
 	b.open = slices.Delete(b.open, i, i+1)
@@ -390,27 +442,34 @@ func (b *blocks) drop(i int) {
 	}
 }
 
-// remove deletes a file. Who reads it just now finishes.
+// remove deletes a file, between checkpoints. Who reads it just now finishes.
+// Its number is not given again.
 func (b *blocks) remove(number uint32) error {
-	b.mu.Lock()
 	i, ok := b.index(number)
 	if !ok {
-		b.mu.Unlock()
 		return nil
 	}
 	f := b.list[i]
-	b.list = slices.Delete(b.list, i, i+1)
-	for i := range b.open {
-		if b.open[i].number == number {
-			b.drop(i)
-			break
-		}
+	if i == len(b.list)-1 {
+		b.floor = uint64(number) + 1
 	}
-	b.mu.Unlock()
+	b.delist(i)
 	if err := os.Remove(b.path(f.number, f.salt)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot remove a block file: %w", err)
 	}
 	return nil
+}
+
+// delist takes a file off the list. A descriptor that is open goes with it: the
+// next file of that number is another one.
+func (b *blocks) delist(i int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	number := b.list[i].number
+	b.list = slices.Delete(b.list, i, i+1)
+	if i := slices.IndexFunc(b.open, func(f *openFile) bool { return f.number == number }); i >= 0 {
+		b.drop(i)
+	}
 }
 
 // close gives back all files. What was appended and not synced is lost.
@@ -523,12 +582,8 @@ func (sc *blockScan) search(at int64) (int64, error) {
 	for at < sc.size {
 		n := int(min(window, sc.size-at))
 		sc.stored = slices.Grow(sc.stored[:0], n)[:n]
-		if _, err := sc.file.ReadAt(sc.stored, at); err != nil {
-			if errors.Is(err, os.ErrClosed) {
-				return at, err
-			}
-			at += 4096 - at%4096 // a bad sector
-			continue
+		if err := sc.fill(sc.stored, at); err != nil {
+			return at, err
 		}
 		if i := bytes.Index(sc.stored, []byte(sectionMagic)); i >= 0 {
 			return at + int64(i), nil
@@ -539,4 +594,25 @@ func (sc *blockScan) search(at int64) (int64, error) {
 		at += int64(n - len(sectionMagic) + 1)
 	}
 	return sc.size, nil
+}
+
+// fill reads p from the file. What the disk cannot read is zeros: one bad
+// sector hides nothing but what is in it.
+func (sc *blockScan) fill(p []byte, at int64) error {
+	_, err := sc.file.ReadAt(p, at)
+	if err == nil || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	const sector = 4096
+	for len(p) > 0 {
+		part := p[:min(int64(len(p)), sector-at%sector)]
+		if n, err := sc.file.ReadAt(part, at); n < len(part) {
+			if errors.Is(err, os.ErrClosed) {
+				return err
+			}
+			clear(part)
+		}
+		p, at = p[len(part):], at+int64(len(part))
+	}
+	return nil
 }
