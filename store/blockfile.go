@@ -472,6 +472,18 @@ func (b *blocks) delist(i int) {
 	}
 }
 
+// abandon ends writing; what was appended and not synced is lost. Reading goes
+// on.
+func (b *blocks) abandon() {
+	if b.file != nil {
+		b.file.Close()
+		b.file = nil
+	}
+	if b.failed == nil {
+		b.failed = os.ErrClosed
+	}
+}
+
 // close gives back all files. What was appended and not synced is lost.
 func (b *blocks) close() {
 	if b.file != nil {

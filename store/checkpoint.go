@@ -331,7 +331,7 @@ func (s *Store) reopen() (landed bool, err error) {
 		s.meta.close()
 		s.meta = nil
 	}
-	s.blocks.close()
+	s.blocks.abandon() // readers go on with it until there is another
 	m, _, err := openMeta(s.metaOptions())
 	if err != nil {
 		return false, err
@@ -355,8 +355,10 @@ func (s *Store) reopen() (landed bool, err error) {
 		return false, err
 	}
 	s.meta = m
+	old := s.blocks
 	s.mu.Lock()
 	s.blocks = b
 	s.mu.Unlock()
+	old.close()
 	return landed, nil
 }

@@ -49,6 +49,7 @@ type pager struct {
 	maxBytes int
 	page     *message.Page
 	failed   error
+	blocks   *blocks // of the last look
 	at       []message.Location
 }
 
@@ -73,9 +74,13 @@ func (p *pager) step() bool {
 		} else {
 			err = p.log()
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !isMoved(err) {
 			break
 		}
+	}
+	if errors.Is(err, fs.ErrClosed) {
+		p.failed = fmt.Errorf("cannot read message %d of channel %q: %w", p.page.Next, p.ch.ID, err)
+		return false // the broker is stopping; nothing is lost
 	}
 	if errors.Is(err, fs.ErrNotExist) { // gone for good
 		ref, inBlock, ok := p.look()
@@ -91,11 +96,16 @@ func (p *pager) step() bool {
 	return true
 }
 
+// isMoved reports whether a file was not there any more: what was in it is
+// somewhere else now, or dropped.
+func isMoved(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrClosed) }
+
 // look finds out where the next sequence lies: in the block ref, or in the log
 // at p.at. Sequences that are nowhere are passed over.
 func (p *pager) look() (ref blockRef, inBlock, ok bool) {
 	p.s.mu.RLock()
 	defer p.s.mu.RUnlock()
+	p.blocks = p.s.blocks
 	c := p.s.series[p.ch]
 	if c == nil {
 		return ref, false, false
@@ -129,14 +139,14 @@ func (p *pager) lose(next uint64, err error) {
 	p.page.Next = next
 }
 
-// block takes from one block what fits. The error wraps fs.ErrNotExist.
+// block takes from one block what fits. The error is one of isMoved.
 func (p *pager) block(ref *blockRef) error {
 	buf := scratch.Get().(*[]byte)
 	defer scratch.Put(buf)
 	var head section
 	var err error
-	head, *buf, err = p.s.blocks.read(ref.place, (*buf)[:0])
-	if errors.Is(err, fs.ErrNotExist) {
+	head, *buf, err = p.blocks.read(ref.place, (*buf)[:0])
+	if isMoved(err) {
 		return err
 	}
 	if err == nil && (head.kind != kindBlock || head.first != ref.first || head.channel != p.number()) {
@@ -186,7 +196,7 @@ func (p *pager) number() uint32 {
 	return 0
 }
 
-// log takes what p.at says. The error wraps fs.ErrNotExist.
+// log takes what p.at says. The error is one of isMoved.
 func (p *pager) log() error {
 	at, batch := p.at, p.page.Batch
 	for len(at) > 0 && p.more() {
@@ -203,7 +213,7 @@ func (p *pager) log() error {
 			run, size = 1, int(first.Size)
 			err = batch.AddStored(size, read)
 		}
-		if errors.Is(err, fs.ErrNotExist) {
+		if isMoved(err) {
 			return err
 		}
 		if err != nil {
