@@ -62,9 +62,9 @@ func (p *pager) more() bool {
 // step reads on from the next block, or from the log. It reports false at the
 // end of the channel.
 func (p *pager) step() bool {
-	const again = 3 // a checkpoint or the retention moved what was just looked up
 	var err error
-	for range again {
+	// A checkpoint or the retention may have moved what was just looked up.
+	for tries := 0; tries < 3; tries++ {
 		ref, inBlock, ok := p.look()
 		if !ok {
 			return false
@@ -76,6 +76,9 @@ func (p *pager) step() bool {
 		}
 		if !isMoved(err) {
 			break
+		}
+		if errors.Is(err, fs.ErrClosed) && p.replaced() {
+			tries = -1
 		}
 	}
 	if errors.Is(err, fs.ErrClosed) {
@@ -94,6 +97,14 @@ func (p *pager) step() bool {
 		}
 	}
 	return true
+}
+
+// replaced reports whether the store has opened its files again since the last
+// look.
+func (p *pager) replaced() bool {
+	p.s.mu.RLock()
+	defer p.s.mu.RUnlock()
+	return p.s.blocks != p.blocks
 }
 
 // isMoved reports whether a file was not there any more: what was in it is
