@@ -63,19 +63,23 @@ func TestRetention(t *testing.T) {
 		t.Errorf("%d bytes were used, the budget is %d", most, budget)
 	}
 	t.Logf("%d MiB sent, at most %d MiB used", 8000*16_000>>20, most>>20)
+	// Retention goes on for a moment behind the last message: a channel may
+	// begin later than it did a request before.
+	begins := func(query string) uint64 { return b.past(t, query+"&limit=1").First }
 	check := func(when string) {
 		t.Helper()
 		p := b.past(t, "uid=alice&to=bob&limit=1")
-		if p.First < 2 || p.Last != uint64(acked) || p.Last-p.First < 1000 || len(p.Messages) != 1 || p.Messages[0].Seq != p.First || p.Lost > 0 {
+		if p.First < 2 || p.Last != uint64(acked) || p.Last-p.First < 1000 || len(p.Messages) != 1 || p.Messages[0].Seq < p.First || p.Lost > 0 {
 			t.Errorf("%s: history of the person is %d to %d, %d lost, %d messages, want the end of 1 to %d", when, p.First, p.Last, p.Lost, len(p.Messages), acked)
 		}
 		first := p.First
 		for next := p.First; next != 0; { // all of it can be read
 			p = b.past(t, fmt.Sprint("uid=alice&to=bob&limit=1000&from=", next))
-			for i, m := range p.Messages {
-				if m.Seq != next+uint64(i) || len(m.Payload) != len(text) {
-					t.Fatalf("%s: message %d is %d of %d bytes", when, next+uint64(i), m.Seq, len(m.Payload))
+			for _, m := range p.Messages {
+				if m.Seq != next && begins("uid=alice&to=bob") <= next || len(m.Payload) != len(text) {
+					t.Fatalf("%s: message %d is %d of %d bytes", when, next, m.Seq, len(m.Payload))
 				}
+				next = m.Seq + 1
 			}
 			if p.Lost > 0 {
 				t.Fatalf("%s: %d messages from %d are lost", when, p.Lost, next)
@@ -87,7 +91,7 @@ func TestRetention(t *testing.T) {
 			t.Errorf("%s: history of the group is %d to %d of %d, want about 500", when, p.First, p.Last, group1)
 		}
 		// Who asks for what was dropped gets what follows.
-		if p := b.past(t, "uid=alice&to=bob&from=1&limit=2"); len(p.Messages) != 2 || p.Messages[0].Seq != first {
+		if p := b.past(t, "uid=alice&to=bob&from=1&limit=2"); len(p.Messages) != 2 || p.Messages[0].Seq < first || p.Messages[1].Seq != p.Messages[0].Seq+1 {
 			t.Errorf("%s: from 1 on: %+v", when, p)
 		}
 	}
@@ -104,7 +108,7 @@ func TestRetention(t *testing.T) {
 		if m.dup() {
 			continue
 		}
-		if m.seq != last+1 {
+		if m.seq != last+1 && begins("uid=alice&group=g") <= uint64(last)+1 {
 			t.Fatalf("the late device received %v, want seq %d", m, last+1)
 		}
 		last = m.seq
