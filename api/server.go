@@ -138,17 +138,27 @@ func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
 // backup streams a backup. When it fails in the middle the connection is
 // broken off, and what came has no end.
 func (s *Server) backup(w http.ResponseWriter, _ *http.Request) {
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
-		fail(w, http.StatusInternalServerError, fmt.Errorf("cannot take a backup: %w", err))
-		return
-	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	began := time.Now()
-	if err := s.o.Backup(w); err != nil {
+	if err := s.o.Backup(&patient{w, http.NewResponseController(w)}); err != nil {
 		s.o.Logger.Error("backup failed", "err", err)
 		panic(http.ErrAbortHandler)
 	}
 	s.o.Logger.Info("backup taken", "took", time.Since(began))
+}
+
+// patient is a response that may take as long as it wants, but not stand still:
+// the log is kept meanwhile.
+type patient struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	if err := p.control.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+		return 0, fmt.Errorf("cannot set a deadline: %w", err)
+	}
+	return p.ResponseWriter.Write(b)
 }
 
 // change returns the handler of one kind of change.
