@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,8 @@ type benchRun struct {
 func bench(ctx context.Context, env Env, args []string) error {
 	f := newFlags("bench", "[flags]", `Measures a running broker in a closed loop: every sender keeps a window of
 messages unanswered. Every acknowledgement, sequence and delivery is checked;
-one that is wrong fails the command.
+one that is wrong fails the command. 60 % of a payload is text that packs, the rest
+is random.
 
   publish  nobody is online to receive
   deliver  each sender has one receiver, who acknowledges
@@ -216,6 +218,17 @@ func (r *benchRun) name(kind string, i int) string {
 	return fmt.Sprintf("bench-%s-%s%d", r.id, kind, i)
 }
 
+// fillReadings writes into the front of body what a device would: 60 % of it
+// is text of the kind that can be compressed. It returns how much.
+func fillReadings(body []byte) int {
+	const reading = `{"sensor":"boiler-7","temperature":71.25,"pressure":1.84,"valve":"open","alarm":false},`
+	n := len(body) * 6 / 10
+	for rest := body[:n]; len(rest) > 0; {
+		rest = rest[copy(rest, reading):]
+	}
+	return n
+}
+
 // send sends one sender's messages and checks the answers. seqs gets the
 // sequences.
 func (r *benchRun) send(c *Client, sender int, seqs []uint64) error {
@@ -225,6 +238,10 @@ func (r *benchRun) send(c *Client, sender int, seqs []uint64) error {
 		m.ChannelID, m.ChannelType = []byte(r.name("g", 0)), wukong.ChannelGroup
 	}
 	payload := make([]byte, o.size)
+	body := payload[benchStamp:]
+	random := body[fillReadings(body):]
+	var noise [4096]byte
+	rand.Read(noise[:])
 	no := []byte(r.name("s", sender) + "-")
 	prefix := len(no)
 	sentAt := make([]time.Duration, o.window)
@@ -235,6 +252,9 @@ func (r *benchRun) send(c *Client, sender int, seqs []uint64) error {
 			sentAt[sent%o.window] = now
 			binary.BigEndian.PutUint64(payload, uint64(now))
 			binary.BigEndian.PutUint64(payload[8:], uint64(sender)<<32|uint64(sent))
+			for rest := random; len(rest) > 0; {
+				rest = rest[copy(rest, noise[(sent*37)%len(noise):]):]
+			}
 			no = strconv.AppendInt(no[:prefix], int64(sent), 10)
 			m.ClientSeq, m.ClientMsgNo, m.Payload, m.MsgKey = uint32(sent), no, payload, nil
 			c.AppendSend(&m)
