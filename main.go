@@ -59,6 +59,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		return err
 	}
 	b.announce(out, cfg, time.Since(started))
+	debug.FreeOSMemory() // what opening and replaying left behind
 	notify(logger, manager, systemd.Ready)
 	err = b.run(ctx, manager)
 	if err == nil {

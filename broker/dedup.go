@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"iter"
+	"math/bits"
 
 	"github.com/dchest/siphash"
 
@@ -16,22 +17,30 @@ type answer struct {
 	seq       uint64
 }
 
+// answerPage answers are allocated at a time.
+const answerPage = 4096
+
 // window remembers the answers of the newest messages by (sender,
 // client_msg_no), oldest out first. Keys are 128-bit SipHashes under a secret
 // of the box: nobody can make two messages look the same, and by chance it
 // happens with a probability of about n^2/2^129.
+//
+// An answer takes 32 bytes in a ring of pages and 8 to 16 in a table of open
+// addressing, none of which the garbage collector looks into; a map of the same
+// took 80.
 type window struct {
 	secret [16]byte
 	size   int
-	seen   map[[2]uint64]answer
-	order  [][2]uint64 // ring: order[next] is the oldest once full
-	next   int
-	fresh  int // how many of the newest no checkpoint has
+	pages  [][]message.Answer // a ring of size answers, made as it fills
+	count  int                // answers in it
+	next   int                // where the next goes; once it is full, where the oldest is
+	table  []uint32           // by key: 1 + place in the ring, 0: free; linear probing
+	fresh  int                // how many of the newest no checkpoint has
 	text   []byte
 }
 
 func newWindow(size int) *window {
-	w := &window{size: size, seen: make(map[[2]uint64]answer)}
+	w := &window{size: size, table: make([]uint32, 1<<bits.Len(uint(2*max(size, 1))-1))}
 	rand.Read(w.secret[:])
 	return w
 }
@@ -56,34 +65,76 @@ func (w *window) key(uid, no []byte) [2]uint64 {
 	return [2]uint64{a, b}
 }
 
-// first returns the answer that a message got before, if it is in the window.
-func (w *window) first(k [2]uint64) (answer, bool) {
-	a, ok := w.seen[k]
-	return a, ok
+// at is a place of the ring.
+func (w *window) at(i int) *message.Answer { return &w.pages[i/answerPage][i%answerPage] }
+
+// home is where the table looks for a key first.
+func (w *window) home(k [2]uint64) uint32 { return uint32(k[0]) & uint32(len(w.table)-1) }
+
+// find returns the slot of the table that has a key, or the free one where it
+// would be.
+func (w *window) find(k [2]uint64) (slot uint32, found bool) {
+	mask := uint32(len(w.table) - 1)
+	for slot = w.home(k); w.table[slot] != 0; slot = (slot + 1) & mask {
+		if w.at(int(w.table[slot]-1)).Key == k {
+			return slot, true
+		}
+	}
+	return slot, false
 }
 
+// first returns the answer that a message got before, if it is in the window.
+func (w *window) first(k [2]uint64) (answer, bool) {
+	slot, found := w.find(k)
+	if !found {
+		return answer{}, false
+	}
+	a := w.at(int(w.table[slot] - 1))
+	return answer{a.MessageID, a.Seq}, true
+}
+
+// add remembers the answer of a message that is not in the window.
 func (w *window) add(k [2]uint64, a answer) {
 	if w.size <= 0 {
 		return
 	}
-	if len(w.order) < w.size {
-		w.order = append(w.order, k)
+	if w.count == w.size {
+		w.forget(w.at(w.next).Key)
 	} else {
-		delete(w.seen, w.order[w.next])
-		w.order[w.next] = k
-		w.next = (w.next + 1) % w.size
+		w.count++
+		if w.next/answerPage == len(w.pages) {
+			w.pages = append(w.pages, make([]message.Answer, min(answerPage, w.size-w.next)))
+		}
 	}
-	w.seen[k] = a
+	slot, _ := w.find(k)
+	w.table[slot] = uint32(w.next + 1)
+	*w.at(w.next) = message.Answer{Key: k, MessageID: a.messageID, Seq: a.seq}
+	w.next = (w.next + 1) % w.size
 	w.fresh = min(w.fresh+1, w.size)
+}
+
+// forget frees the slot of a key and closes the gap: whatever behind it would
+// not be found across a free slot moves up.
+func (w *window) forget(k [2]uint64) {
+	gap, found := w.find(k)
+	if !found {
+		return
+	}
+	mask := uint32(len(w.table) - 1)
+	for i := (gap + 1) & mask; w.table[i] != 0; i = (i + 1) & mask {
+		home := w.home(w.at(int(w.table[i] - 1)).Key)
+		if (i-home)&mask >= (i-gap)&mask {
+			w.table[gap] = w.table[i]
+			gap = i
+		}
+	}
+	w.table[gap] = 0
 }
 
 // unsaved yields the answers that no checkpoint has, oldest first.
 func (w *window) unsaved(yield func(message.Answer) bool) {
-	n := len(w.order)
-	for i := n - w.fresh; i < n; i++ {
-		k := w.order[(w.next+i)%n]
-		a := w.seen[k]
-		if !yield(message.Answer{Key: k, MessageID: a.messageID, Seq: a.seq}) {
+	for i := w.fresh; i > 0; i-- {
+		if !yield(*w.at((w.next - i + w.size) % w.size)) {
 			return
 		}
 	}

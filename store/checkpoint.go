@@ -302,9 +302,9 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen) error {
 	}
 	t.answers = append([]answerPage(nil), s.answers...)
 	total := 0
-	if f.answers != nil {
-		t.answers = append(t.answers, answerPage{t.number, (len(f.answers) - 1) / answerSize})
-		if err := tx.put(bucketAnswers, numberKey(t.number), f.answers); err != nil {
+	if f.answers.count > 0 {
+		t.answers = append(t.answers, answerPage{t.number, f.answers.count})
+		if err := tx.put(bucketAnswers, numberKey(t.number), f.answers.bytes); err != nil {
 			return err
 		}
 	}

@@ -357,6 +357,7 @@ func (m *meta) use(number uint64) (err error) {
 	o.EnableMergeV2 = false
 	o.EnableHintFile = false
 	o.GCWhenClose = false
+	o.ExpiredDeleteType = nutsdb.TimeHeap // the wheel wakes the processor 400 times a second for nothing
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("generation %016x: the library gave up: %v", number, r)

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"log/slog"
 	"path/filepath"
 	"sort"
@@ -233,28 +234,27 @@ func (s *Store) loadFirst(numbers map[uint32]*series) error {
 	})
 }
 
-// loadAnswers reads all answers, oldest first.
+// loadAnswers yields all answers, oldest first, until the next checkpoint.
 func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
-	var all []message.Answer
+	var pages []iter.Seq[message.Answer]
 	err := s.meta.each(bucketAnswers, nil, func(key, value []byte) error {
-		answers, err := decodeAnswers(value)
+		count, answers, err := decodeAnswers(value)
 		if err == nil && len(key) != 8 {
 			err = errFormat
 		}
 		if err != nil {
 			return fmt.Errorf("cannot read answers %x: %w", key, err)
 		}
-		before := len(all)
-		for a := range answers {
-			all = append(all, a)
-		}
-		s.answers = append(s.answers, answerPage{binary.BigEndian.Uint64(key), len(all) - before})
+		pages = append(pages, answers)
+		s.answers = append(s.answers, answerPage{binary.BigEndian.Uint64(key), count})
 		return nil
 	})
 	return func(yield func(message.Answer) bool) {
-		for _, a := range all {
-			if !yield(a) {
-				return
+		for _, answers := range pages {
+			for a := range answers {
+				if !yield(a) {
+					return
+				}
 			}
 		}
 	}, err

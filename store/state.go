@@ -173,6 +173,11 @@ func (d *decoder) uvarint() uint64 {
 	return v
 }
 
+func (d *decoder) varint() int64 {
+	v := d.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
+}
+
 // count reads how many things of at least size bytes follow.
 func (d *decoder) count(size int) int {
 	v := d.uvarint()
@@ -265,32 +270,52 @@ func decodePage(src []byte) (c checkpoint, blocks iter.Seq2[uint32, blockRef], e
 	}, nil
 }
 
-// Answers are a version byte and, for each, 32 bytes: the key, two numbers,
-// the message id and the sequence.
-const answerSize = 32
-
-func appendAnswer(dst []byte, a message.Answer) []byte {
-	le := binary.LittleEndian
-	dst = le.AppendUint64(dst, a.Key[0])
-	dst = le.AppendUint64(dst, a.Key[1])
-	dst = le.AppendUint64(dst, uint64(a.MessageID))
-	return le.AppendUint64(dst, a.Seq)
+// packedAnswers are a version byte and, for each answer, its key in two fixed
+// numbers, the message id as the signed varint by which it is above that of the
+// answer before, and the sequence as a varint: some 22 bytes.
+type packedAnswers struct {
+	bytes []byte
+	count int
+	last  int64 // message id of the newest
 }
 
-func decodeAnswers(src []byte) (iter.Seq[message.Answer], error) {
+func (p *packedAnswers) add(a message.Answer) {
+	if p.count == 0 {
+		p.bytes = append(p.bytes, stateVersion)
+	}
+	p.bytes = binary.LittleEndian.AppendUint64(p.bytes, a.Key[0])
+	p.bytes = binary.LittleEndian.AppendUint64(p.bytes, a.Key[1])
+	p.bytes = binary.AppendVarint(p.bytes, a.MessageID-p.last)
+	p.bytes = binary.AppendUvarint(p.bytes, a.Seq)
+	p.count, p.last = p.count+1, a.MessageID
+}
+
+// decodeAnswers returns how many answers src holds, and them. src must stay.
+func decodeAnswers(src []byte) (count int, answers iter.Seq[message.Answer], err error) {
 	if err := checkVersion(src); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	if (len(src)-1)%answerSize != 0 {
-		return nil, fmt.Errorf("%w: answers in %d bytes", errFormat, len(src))
-	}
-	le := binary.LittleEndian
-	return func(yield func(message.Answer) bool) {
-		for p := src[1:]; len(p) > 0; p = p[answerSize:] {
-			a := message.Answer{Key: [2]uint64{le.Uint64(p), le.Uint64(p[8:])}, MessageID: int64(le.Uint64(p[16:])), Seq: le.Uint64(p[24:])}
-			if !yield(a) {
+	var bad bool
+	answers = func(yield func(message.Answer) bool) {
+		d := decoder{rest: src[1:]}
+		last := int64(0)
+		for len(d.rest) > 0 {
+			var a message.Answer
+			if key := d.bytes(16); len(key) == 16 {
+				a.Key = [2]uint64{binary.LittleEndian.Uint64(key), binary.LittleEndian.Uint64(key[8:])}
+			}
+			last += d.varint()
+			a.MessageID, a.Seq = last, d.uvarint()
+			if bad = d.bad; bad || !yield(a) {
 				return
 			}
 		}
-	}, nil
+	}
+	for range answers {
+		count++
+	}
+	if bad {
+		return 0, nil, fmt.Errorf("%w: %d answers in %d bytes and then something else", errFormat, count, len(src))
+	}
+	return count, answers, nil
 }

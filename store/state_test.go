@@ -54,13 +54,24 @@ func TestStateBytes(t *testing.T) {
 		}
 	}
 
-	a := message.Answer{Key: [2]uint64{1, 2}, MessageID: 3, Seq: 4}
-	if got, want := hex.EncodeToString(appendAnswer(nil, a)), "0100000000000000"+"0200000000000000"+"0300000000000000"+"0400000000000000"; got != want {
-		t.Errorf("an answer is\n%s, want\n%s", got, want)
+	var packed packedAnswers
+	given := []message.Answer{{Key: [2]uint64{1, 2}, MessageID: 3, Seq: 4}, {Key: [2]uint64{5, 6}, MessageID: 2, Seq: 300}}
+	for _, a := range given {
+		packed.add(a)
 	}
-	answers, err := decodeAnswers(appendAnswer([]byte{stateVersion}, a))
-	if err != nil || !slices.Equal(slices.Collect(answers), []message.Answer{a}) {
-		t.Errorf("answers: %v", err)
+	if got, want := hex.EncodeToString(packed.bytes), "01"+
+		"0100000000000000"+"0200000000000000"+"06"+"04"+
+		"0500000000000000"+"0600000000000000"+"01"+"ac02"; got != want {
+		t.Errorf("two answers are\n%s, want\n%s", got, want)
+	}
+	n, answers, err := decodeAnswers(packed.bytes)
+	if err != nil || n != 2 || !slices.Equal(slices.Collect(answers), given) {
+		t.Errorf("%d answers: %v", n, err)
+	}
+	for n := 2; n < len(packed.bytes); n++ {
+		if _, _, err := decodeAnswers(packed.bytes[:n]); n != 19 && !errors.Is(err, errFormat) {
+			t.Errorf("%d of %d bytes of answers: %v", n, len(packed.bytes), err)
+		}
 	}
 }
 

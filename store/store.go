@@ -106,7 +106,7 @@ type frozen struct {
 	numbers    []uint32 // of the channels that are deleted
 	states     []state
 	bytes      []byte // that states lie in
-	answers    []byte // version and answers; nil: none
+	answers    packedAnswers
 	window     int
 }
 
@@ -204,10 +204,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 	f.deletes, s.dropped = s.dropped, nil
 	f.numbers, s.numbers = s.numbers, nil
 	for a := range snap.Answers {
-		if f.answers == nil {
-			f.answers = append(f.answers, stateVersion)
-		}
-		f.answers = appendAnswer(f.answers, a)
+		f.answers.add(a)
 	}
 	f.checkpoint = checkpoint{index: snap.Index, generation: snap.Generation,
 		maxMessageID: snap.MaxMessageID, nextChannel: s.next, secret: snap.Secret}
