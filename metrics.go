@@ -56,6 +56,12 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 			r.CounterFunc(c.name, c.help, c.value.Load)
 		}
 	}
+	r.GaugeFunc("gatepost_checkpointing", "1 while a checkpoint is under way.", func() float64 {
+		if b.store.Checkpointing() {
+			return 1
+		}
+		return 0
+	})
 	r.GaugeFunc("gatepost_checkpoint_seconds", "Time that the last checkpoint took.", func() float64 { return float64(kept.Took.Load()) / 1e9 })
 	r.GaugeFunc("gatepost_store_damage", "What was found damaged at the start, in lines of the log.", func() float64 { return float64(len(b.found.Trouble)) })
 

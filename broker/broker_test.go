@@ -42,7 +42,7 @@ func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 		}
 		s.channels[string(st.Channel.Type)+st.Channel.ID] = c
 	}
-	for a := range snap.Answers {
+	for _, a := range snap.Answers(nil) {
 		s.answers = append(s.answers, a)
 	}
 	s.answers = s.answers[max(0, len(s.answers)-snap.Window):]

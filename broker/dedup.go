@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"math/bits"
+	"slices"
 
 	"github.com/dchest/siphash"
 
@@ -131,11 +132,15 @@ func (w *window) forget(k [2]uint64) {
 	w.table[gap] = 0
 }
 
-// unsaved yields the answers that no checkpoint has, oldest first.
-func (w *window) unsaved(yield func(message.Answer) bool) {
-	for i := w.fresh; i > 0; i-- {
-		if !yield(*w.at((w.next - i + w.size) % w.size)) {
-			return
-		}
+// unsaved appends the answers that no checkpoint has, oldest first.
+func (w *window) unsaved(dst []message.Answer) []message.Answer {
+	dst = slices.Grow(dst, w.fresh)
+	for left := w.fresh; left > 0; {
+		at := (w.next - left + w.size) % w.size
+		page := w.pages[at/answerPage][at%answerPage:]
+		page = page[:min(left, len(page))]
+		dst = append(dst, page...)
+		left -= len(page)
 	}
+	return dst
 }

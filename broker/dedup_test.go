@@ -12,7 +12,7 @@ import (
 func remembered(w *window) []message.Answer {
 	all := *w
 	all.fresh = w.count
-	return slices.Collect(all.unsaved)
+	return all.unsaved(nil)
 }
 
 // TestWindowIsAListOfTheNewest: beside a naive list that is searched, with keys

@@ -2,11 +2,10 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strconv"
@@ -24,11 +23,14 @@ type benchOptions struct {
 	addr, http string
 	mode       string // publish, deliver, fanout
 	senders    int
-	receivers  int // of each sender's messages
-	window     int // SENDs of a connection that wait for their answer
-	size       int // bytes of a payload, at least benchStamp
-	messages   int // of each sender
-	pid        int // of the broker, 0: not measured
+	receivers  int    // of each sender's messages
+	window     int    // SENDs of a connection that wait for their answer
+	rate       int    // messages a second of all senders, 0: no limit
+	size       int    // bytes of a payload, at least benchStamp
+	messages   int    // of each sender
+	pid        int    // of the broker, 0: not measured
+	run        string // history: the run that published
+	pages      int    // history: how many to read
 }
 
 // benchStamp is the head of a payload: the time of sending and the number of
@@ -37,33 +39,43 @@ const benchStamp = 16
 
 // benchRun is what the goroutines of one measurement share.
 type benchRun struct {
-	o       benchOptions
-	id      string // part of all names, so that runs do not meet
-	start   time.Time
-	acks    metrics.Histogram // ns from SEND to SENDACK
-	pushes  metrics.Histogram // ns from SEND to RECV
-	acked   atomic.Int64
-	got     atomic.Int64
-	resends atomic.Int64
+	o     benchOptions
+	id    string // part of all names, so that runs do not meet
+	start time.Time
+	acks  metrics.Histogram // ns from SEND to SENDACK
+	// The same, apart for those that came during a checkpoint and others.
+	checkpoint, between metrics.Histogram
+	checkpointing       atomic.Bool
+	pushes              metrics.Histogram // ns from SEND to RECV
+	pages               metrics.Histogram // ns of a page of history, over HTTP
+	acked               atomic.Int64
+	got                 atomic.Int64
+	resends             atomic.Int64
 }
 
 // bench measures a broker and checks everything that it answers.
 func bench(ctx context.Context, env Env, args []string) error {
 	f := newFlags("bench", "[flags]", `Measures a running broker in a closed loop: every sender keeps a window of
 messages unanswered. Every acknowledgement, sequence and delivery is checked;
-one that is wrong fails the command. 60 % of a payload is text that packs, the rest
+one that is wrong fails the command. With --rate the times are those since a
+message was due, so that waiting for the window counts. 60 % of a payload is text that packs, the rest
 is random.
 
   publish  nobody is online to receive
   deliver  each sender has one receiver, who acknowledges
-  fanout   all senders send to one group of receivers`)
+  fanout   all senders send to one group of receivers
+  history  nothing is sent: reads pages of 100 from random places of what the
+           run of --run has published, with the same --senders, --messages, --size`)
 	var o benchOptions
 	f.StringVar(&o.addr, "addr", DefaultAddr, "`HOST:PORT` of the broker")
 	f.StringVar(&o.http, "http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
-	f.StringVar(&o.mode, "mode", "deliver", "publish, deliver or fanout")
+	f.StringVar(&o.mode, "mode", "deliver", "publish, deliver, fanout or history")
+	f.StringVar(&o.run, "run", "", "`RUN` whose messages are read, with history")
+	f.IntVar(&o.pages, "pages", 2000, "pages to read, with history")
 	f.IntVar(&o.senders, "senders", 4, "sending connections")
 	f.IntVar(&o.receivers, "receivers", 8, "receiving connections, with fanout")
 	f.IntVar(&o.window, "window", 128, "unanswered messages of a sender")
+	f.IntVar(&o.rate, "rate", 0, "messages a second of all senders together, 0: as many as the window allows")
 	f.IntVar(&o.size, "size", 128, "`BYTES` of a payload")
 	f.IntVar(&o.messages, "messages", 100_000, "messages of a sender")
 	f.IntVar(&o.pid, "pid", 0, "process id of the broker on this machine, to measure what it uses")
@@ -72,14 +84,20 @@ is random.
 		return err
 	}
 	switch {
-	case o.mode != "publish" && o.mode != "deliver" && o.mode != "fanout":
-		return f.wrong("--mode is %q: publish, deliver, fanout are possible", o.mode)
-	case o.senders < 1 || o.window < 1 || o.messages < 1 || o.receivers < 1:
-		return f.wrong("--senders, --receivers, --window and --messages must be above 0")
+	case o.mode != "publish" && o.mode != "deliver" && o.mode != "fanout" && o.mode != "history":
+		return f.wrong("--mode is %q: publish, deliver, fanout, history are possible", o.mode)
+	case (o.mode == "history") != (o.run != ""):
+		return f.wrong("--run goes with --mode history: it says whose messages are read")
+	case o.pages < 1 || o.senders < 1 || o.window < 1 || o.messages < 1 || o.receivers < 1 || o.rate < 0:
+		return f.wrong("--senders, --receivers, --window, --messages and --pages must be above 0, --rate not below")
 	case o.size < benchStamp || o.size > wukong.MaxPayload:
 		return f.wrong("--size is %d, %d to %d are possible", o.size, benchStamp, wukong.MaxPayload)
 	}
-	result, err := measure(ctx, o)
+	run := measure
+	if o.mode == "history" {
+		run = measureHistory
+	}
+	result, err := run(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -89,6 +107,7 @@ is random.
 		return e.Encode(result)
 	}
 	for _, name := range []string{"acked_per_second", "delivered_per_second", "ack_p50_us", "ack_p99_us", "ack_p99_9_us",
+		"checkpoint_share", "ack_checkpoint_p99_us", "ack_between_p99_us", "pages_per_second", "page_p50_us", "page_p99_us", "page_p99_9_us",
 		"delivery_p50_us", "delivery_p99_us", "delivery_p99_9_us", "resends", "syncs", "server_cpu_seconds_per_million", "server_rss_bytes"} {
 		if v, ok := result[name]; ok {
 			fmt.Fprintf(env.Stdout, "%-32s %v\n", name, v)
@@ -140,6 +159,8 @@ func measure(ctx context.Context, o benchOptions) (map[string]any, error) {
 		}
 		senders = append(senders, c)
 	}
+	stopWatch := r.watch(ctx)
+	defer stopWatch()
 	syncs := r.counter(ctx, "gatepost_wal_syncs_total")
 	cpu, _ := r.process()
 	began := time.Now()
@@ -181,6 +202,11 @@ func measure(ctx context.Context, o benchOptions) (map[string]any, error) {
 		"seconds": all.Seconds(), "acked_per_second": int64(n / took.Seconds()), "resends": r.resends.Load(),
 	}
 	quantiles(result, "ack", &r.acks)
+	if during := r.checkpoint.Snapshot(); during.Count > 0 && during.Count < uint64(r.acked.Load()) {
+		result["checkpoint_share"] = math.Round(float64(during.Count)/n*1000) / 1000
+		quantiles(result, "ack_checkpoint", &r.checkpoint)
+		quantiles(result, "ack_between", &r.between)
+	}
 	if listening > 0 {
 		result["delivered_per_second"] = int64(float64(r.got.Load()) / all.Seconds())
 		quantiles(result, "delivery", &r.pushes)
@@ -214,151 +240,24 @@ func gapless(seqs []uint64) error {
 	return nil
 }
 
-func (r *benchRun) name(kind string, i int) string {
-	return fmt.Sprintf("bench-%s-%s%d", r.id, kind, i)
+// watch asks the broker again and again whether a checkpoint is under way.
+func (r *benchRun) watch(ctx context.Context) (stop func()) {
+	ctx, stop = context.WithCancel(ctx)
+	go func() {
+		for ctx.Err() == nil {
+			r.checkpointing.Store(r.counter(ctx, "gatepost_checkpointing") == 1)
+			select {
+			case <-ctx.Done():
+			case <-time.After(watchEvery):
+			}
+		}
+	}()
+	return stop
 }
 
-// fillReadings writes into the front of body what a device would: 60 % of it
-// is text of the kind that can be compressed. It returns how much.
-func fillReadings(body []byte) int {
-	const reading = `{"sensor":"boiler-7","temperature":71.25,"pressure":1.84,"valve":"open","alarm":false},`
-	n := len(body) * 6 / 10
-	for rest := body[:n]; len(rest) > 0; {
-		rest = rest[copy(rest, reading):]
-	}
-	return n
-}
-
-// send sends one sender's messages and checks the answers. seqs gets the
-// sequences.
-func (r *benchRun) send(c *Client, sender int, seqs []uint64) error {
-	o := r.o
-	m := wukong.Send{ChannelID: []byte(r.name("r", sender)), ChannelType: wukong.ChannelPerson}
-	if o.mode == "fanout" {
-		m.ChannelID, m.ChannelType = []byte(r.name("g", 0)), wukong.ChannelGroup
-	}
-	payload := make([]byte, o.size)
-	body := payload[benchStamp:]
-	random := body[fillReadings(body):]
-	var noise [4096]byte
-	rand.Read(noise[:])
-	no := []byte(r.name("s", sender) + "-")
-	prefix := len(no)
-	sentAt := make([]time.Duration, o.window)
-	var last uint64
-	for sent, acked := 0, 0; acked < o.messages; {
-		for ; sent < o.messages && sent-acked < o.window; sent++ {
-			now := time.Since(r.start)
-			sentAt[sent%o.window] = now
-			binary.BigEndian.PutUint64(payload, uint64(now))
-			binary.BigEndian.PutUint64(payload[8:], uint64(sender)<<32|uint64(sent))
-			for rest := random; len(rest) > 0; {
-				rest = rest[copy(rest, noise[(sent*37)%len(noise):]):]
-			}
-			no = strconv.AppendInt(no[:prefix], int64(sent), 10)
-			m.ClientSeq, m.ClientMsgNo, m.Payload, m.MsgKey = uint32(sent), no, payload, nil
-			c.AppendSend(&m)
-		}
-		c.SetDeadline(time.Now().Add(answerTime))
-		if err := c.Flush(); err != nil {
-			return fmt.Errorf("sender %d cannot send: %w", sender, err)
-		}
-		if err := c.Read(); err != nil {
-			return fmt.Errorf("sender %d has %d of %d answers: %w", sender, acked, sent, err)
-		}
-		for {
-			f, ok, err := c.Take()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			if f.Type != wukong.TypeSendack {
-				continue
-			}
-			var a wukong.Sendack
-			if err := a.Decode(f); err != nil {
-				return err
-			}
-			switch {
-			case acked >= sent || a.ClientSeq != uint32(acked):
-				return fmt.Errorf("sender %d got the answer to message %d, expected %d", sender, a.ClientSeq, acked)
-			case a.Reason != wukong.ReasonSuccess:
-				return fmt.Errorf("message %d of sender %d was refused with reason %d (%v)%s", acked, sender, a.Reason, a.Reason, hint(a.Reason))
-			case uint64(a.MessageSeq) <= last || o.mode != "fanout" && uint64(a.MessageSeq) != last+1:
-				return fmt.Errorf("message %d of sender %d got sequence %d behind %d", acked, sender, a.MessageSeq, last)
-			}
-			last = uint64(a.MessageSeq)
-			seqs[acked] = last
-			r.acks.Observe(int64(time.Since(r.start) - sentAt[acked%o.window]))
-			acked++
-			r.acked.Add(1)
-		}
-	}
-	return nil
-}
-
-// receive takes a receiver's messages, checks them and acknowledges.
-func (r *benchRun) receive(c *Client, receiver int) error {
-	o := r.o
-	want := o.messages
-	if o.mode == "fanout" {
-		want *= o.senders
-	}
-	next := make([]uint32, o.senders) // by sender: number of the next message
-	var last uint32
-	var m wukong.Recv
-	for got := 0; got < want; {
-		c.SetReadDeadline(time.Now().Add(answerTime))
-		if err := c.Read(); err != nil {
-			return fmt.Errorf("receiver %d has %d of %d messages: %w", receiver, got, want, err)
-		}
-		for {
-			f, ok, err := c.Take()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			if f.Type != wukong.TypeRecv {
-				continue
-			}
-			if err := c.Open(f, &m); err != nil {
-				return err
-			}
-			if len(m.Payload) != o.size {
-				return fmt.Errorf("receiver %d got %d bytes, expected %d", receiver, len(m.Payload), o.size)
-			}
-			sent := binary.BigEndian.Uint64(m.Payload)
-			id := binary.BigEndian.Uint64(m.Payload[8:])
-			sender, number := int(id>>32), uint32(id)
-			if sender >= o.senders || string(m.FromUID) != r.name("s", sender) {
-				return fmt.Errorf("receiver %d got a message of sender %d from %s", receiver, sender, m.FromUID)
-			}
-			if f.Flags&wukong.FlagDUP != 0 && m.MessageSeq <= last {
-				r.resends.Add(1)
-				c.AppendRecvack(&m)
-				continue
-			}
-			if number != next[sender] || m.MessageSeq != last+1 {
-				return fmt.Errorf("receiver %d got message %d of sender %d with sequence %d, expected message %d and sequence %d",
-					receiver, number, sender, m.MessageSeq, next[sender], last+1)
-			}
-			next[sender]++
-			last = m.MessageSeq
-			r.pushes.Observe(int64(time.Since(r.start)) - int64(sent))
-			c.AppendRecvack(&m)
-			got++
-			r.got.Add(1)
-		}
-		if err := c.Flush(); err != nil {
-			return fmt.Errorf("receiver %d cannot acknowledge: %w", receiver, err)
-		}
-	}
-	return nil
-}
+// watchEvery is about a tenth of what the shortest checkpoint takes that
+// matters, and costs a broker at full load less than a percent.
+const watchEvery = 5 * time.Millisecond
 
 // counter reads one counter of the broker, -1 if it cannot.
 func (r *benchRun) counter(ctx context.Context, name string) int64 {

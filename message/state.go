@@ -39,7 +39,7 @@ type Snapshot struct {
 	Secret       [16]byte // from which the keys of answers are made
 	Window       int      // answers that are worth keeping, the newest
 	Changed      iter.Seq[*ChannelState]
-	Answers      iter.Seq[Answer] // oldest first
+	Answers      func(dst []Answer) []Answer // appends them, oldest first
 }
 
 // Restored is the state that a store gives back at a start.

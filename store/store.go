@@ -73,12 +73,13 @@ type Store struct {
 	numbers []uint32  // and their numbers
 	next    uint32    // number of the next channel
 
-	busy   atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
-	work   chan *frozen  // at most one
-	free   chan struct{} // busy or Behind may have changed
-	done   chan struct{}
-	images chan chan imageReply
-	stop   sync.Once
+	busy    atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
+	work    chan *frozen  // at most one
+	pressed atomic.Bool   // the next one is due
+	free    chan struct{} // busy or Behind may have changed
+	done    chan struct{}
+	images  chan chan imageReply
+	stop    sync.Once
 
 	// The checkpoint's goroutine owns these.
 	meta    *meta
@@ -89,6 +90,7 @@ type Store struct {
 	buf     []byte       // raw bytes of a block
 	page    []byte
 	refs    []blockRef
+	rested  time.Time
 }
 
 // answerPage is how many answers a checkpoint brought.
@@ -105,8 +107,8 @@ type frozen struct {
 	deletes    [][]byte
 	numbers    []uint32 // of the channels that are deleted
 	states     []state
-	bytes      []byte // that states lie in
-	answers    packedAnswers
+	bytes      []byte           // that states lie in
+	answers    []message.Answer // given since the checkpoint before
 	window     int
 }
 
@@ -121,6 +123,9 @@ type state struct{ start, value, end int }
 
 // Stats returns the counters, safe on any goroutine.
 func (s *Store) Stats() *Stats { return &s.stats }
+
+// Checkpointing reports whether a checkpoint is under way. Any goroutine.
+func (s *Store) Checkpointing() bool { return s.busy.Load() }
 
 // Put notes where the message with sequence seq lies. Sequences of a channel
 // come in order without gaps; anything else is a bug and panics.
@@ -174,6 +179,7 @@ func (s *Store) Drop(ch *message.Channel) {
 // for that one, unless it has failed and is tried again.
 func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 	for !s.busy.CompareAndSwap(false, true) {
+		s.pressed.Store(true)
 		if !wait || s.stats.Behind.Load() {
 			return false
 		}
@@ -183,6 +189,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 			return false
 		}
 	}
+	s.pressed.Store(false)
 	f := &frozen{at: time.Now(), window: snap.Window}
 	s.mu.Lock()
 	for st := range snap.Changed {
@@ -203,9 +210,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 	s.touched = s.touched[:0]
 	f.deletes, s.dropped = s.dropped, nil
 	f.numbers, s.numbers = s.numbers, nil
-	for a := range snap.Answers {
-		f.answers.add(a)
-	}
+	f.answers = snap.Answers(nil)
 	f.checkpoint = checkpoint{index: snap.Index, generation: snap.Generation,
 		maxMessageID: snap.MaxMessageID, nextChannel: s.next, secret: snap.Secret}
 	s.work <- f
@@ -218,7 +223,7 @@ func (s *Store) Index() uint64      { return s.newest.index }
 func (s *Store) Generation() uint64 { return s.newest.generation }
 
 // Close lets Run return after the checkpoint that is under way.
-func (s *Store) Close() { s.stop.Do(func() { close(s.done) }) }
+func (s *Store) Close() { s.stop.Do(func() { s.pressed.Store(true); close(s.done) }) }
 
 func (s *Store) readLog(p []byte, generation uint64, offset int64) error {
 	return s.o.ReadLog(p, generation, offset)

@@ -208,7 +208,7 @@ func (w *world) snapshot() bool {
 				}
 			}
 		},
-		Answers: slices.Values(fresh),
+		Answers: func(dst []message.Answer) []message.Answer { return append(dst, fresh...) },
 	}, false) {
 		return false
 	}
