@@ -228,5 +228,24 @@ func TestBenchChecks(t *testing.T) {
 		if n, want := result["delivered"].(float64), map[string]float64{"publish": 0, "deliver": 8000, "fanout": 64_000}[mode]; n != want {
 			t.Errorf("%s: %v deliveries, want %v", mode, n, want)
 		}
+		if mode != "publish" {
+			continue
+		}
+		run := result["run"].(string)
+		read := func(more ...string) (said string, code int) {
+			_, said, code = gatepost(t, append([]string{"bench", "--http", b.http, "--mode", "history", "--run", run, "--messages", "2000", "--pages", "50"}, more...)...)
+			return said, code
+		}
+		if said, code := read(); code != 0 {
+			t.Errorf("history: exit code %d\n%s", code, said)
+		}
+		if said, code := read("--size", "64"); code == 0 || !strings.Contains(said, "is not what was sent") {
+			t.Errorf("history of other messages than were sent: exit code %d\n%s", code, said)
+		}
+	}
+	out := works(t, "bench", "--addr", b.tcp, "--http", b.http, "--mode", "publish", "--messages", "200", "--rate", "4000", "--json")
+	var result struct{ Messages int }
+	if err := json.Unmarshal([]byte(out), &result); err != nil || result.Messages != 800 {
+		t.Errorf("with a rate: %v\n%s", err, out)
 	}
 }

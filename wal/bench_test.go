@@ -99,6 +99,11 @@ func BenchmarkEngines(b *testing.B) {
 			engine := func(name string, recycle bool) func() {
 				l, _ := open(b, filepath.Join(dir, name), func(o *Options) { o.NoSync, o.Recycle, o.RollSize = false, recycle, 8<<20 })
 				b.Cleanup(func() { l.Close() })
+				for l.at.generation < 3 { // which is when files are used again
+					if _, _, err := l.append(frame, n); err != nil {
+						b.Fatal(err)
+					}
+				}
 				return func() {
 					if _, _, err := l.append(frame, n); err != nil {
 						b.Fatal(err)

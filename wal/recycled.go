@@ -49,18 +49,13 @@ func sparePath(dir string, i int) string {
 	return filepath.Join(dir, logName, fmt.Sprintf("spare-%d", i))
 }
 
-// openRecycled makes the file of a generation from a spare one, or else a new
-// one. Where there is no space to fill a new one it begins empty and grows.
+// openRecycled makes the file of a generation from a spare one. Where there is
+// none, at the first start or on a full disk, it begins empty and grows: nobody
+// waits for a file to be filled.
 func (l *Log) openRecycled(dir string) (engine, error) {
 	path := filepath.Join(dir, segmentName)
-	taken, err := l.takeSpare(path)
-	if err != nil {
+	if err := l.takeSpare(path); err != nil {
 		return nil, err
-	}
-	if !taken {
-		if err := l.fill(path); err != nil && !isFull(err) {
-			return nil, err
-		}
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
@@ -70,19 +65,15 @@ func (l *Log) openRecycled(dir string) (engine, error) {
 }
 
 // takeSpare moves a spare file to path, if there is one.
-func (l *Log) takeSpare(path string) (taken bool, err error) {
+func (l *Log) takeSpare(path string) error {
 	l.spares.Lock()
 	defer l.spares.Unlock()
 	for i := range maxSpares {
-		err := os.Rename(sparePath(l.dir, i), path)
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, err
+		if err := os.Rename(sparePath(l.dir, i), path); !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // keepSpare makes a file a spare one if there is room for it and it has its
