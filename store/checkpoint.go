@@ -149,8 +149,9 @@ func (s *Store) finish(f *frozen) {
 	t := &s.try
 	s.newest, s.answers = t.checkpoint, t.answers
 	if len(s.refs) > 0 {
-		s.pages = append(s.pages, pageOf{t.number, s.refs[len(s.refs)-1].file})
+		s.pages = append(s.pages, pageOf{t.number, s.refs[0].file, s.refs[len(s.refs)-1].file})
 	}
+	s.dropping = s.dropping || len(f.deletes) > 0
 	begin := 0
 	for i, p := range f.parts {
 		s.mu.Lock()

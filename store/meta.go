@@ -81,6 +81,16 @@ func (t *metaTx) put(bucket string, key, value []byte) error {
 	return t.tx.Put(bucket, slices.Clone(key), slices.Clone(value), nutsdb.Persistent)
 }
 
+// get returns the value of a key as it was before the transaction, nil if there
+// is none. It is valid during the transaction.
+func (t *metaTx) get(bucket string, key []byte) ([]byte, error) {
+	value, err := t.tx.Get(bucket, key)
+	if errors.Is(err, nutsdb.ErrKeyNotFound) || errors.Is(err, nutsdb.ErrNotFoundKey) {
+		return nil, nil
+	}
+	return value, err
+}
+
 // delete removes a key, if it is there.
 func (t *metaTx) delete(bucket string, key []byte) error {
 	t.size += int64(len(key)) + entryHeaderMax

@@ -29,7 +29,7 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1,
+	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1, dropping: true,
 		work: make(chan *frozen, 1), free: make(chan struct{}, 1), images: make(chan chan imageReply), done: make(chan struct{})}
 	restored, report, err := s.open()
 	if err != nil {
@@ -183,9 +183,9 @@ func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
 		if err != nil {
 			return fmt.Errorf("cannot read page %x: %w", key, err)
 		}
-		last := uint32(0)
+		page := pageOf{}
 		for number, ref := range blocks {
-			last = max(last, ref.file)
+			page.saw(ref.file)
 			c := numbers[number]
 			if c == nil || ref.file < s.newest.oldest {
 				continue
@@ -199,7 +199,8 @@ func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
 		if len(key) != 8 {
 			return fmt.Errorf("%w: the key of a page has %d bytes", errFormat, len(key))
 		}
-		s.pages = append(s.pages, pageOf{binary.BigEndian.Uint64(key), last})
+		page.number = binary.BigEndian.Uint64(key)
+		s.pages = append(s.pages, page)
 		return nil
 	})
 	files := make([]uint32, 0, len(missing))

@@ -19,8 +19,8 @@ const retainEvery = time.Minute
 
 // pageOf is one page of the metadata: when its last file goes, so does it.
 type pageOf struct {
-	number uint64 // of the checkpoint
-	file   uint32 // the newest that it speaks of
+	number       uint64 // of the checkpoint
+	oldest, file uint32 // the oldest and the newest that it speaks of
 }
 
 // trim is a channel that begins later from now on.
@@ -30,30 +30,28 @@ type trim struct {
 	own   bool // by its own rule, which must be remembered; else its blocks say so
 }
 
-// retain drops what need not be kept, and the oldest block files until the
-// store and the log are inside the budget. First the metadata say so, then the
-// files go; what a crash leaves in between goes at the next start.
+// retain drops what need not be kept, block files in which nothing is left, and
+// the oldest ones until the store and the log are inside the budget. First the
+// metadata say so, then the files go; what a crash leaves in between goes later.
 func (s *Store) retain(now time.Time) error {
-	if s.meta == nil || len(s.o.Keep) == 0 && s.o.Budget == 0 {
+	if s.meta == nil {
 		return nil
 	}
 	trims := s.expired(now)
-	gone := s.outgrown(trims)
-	if len(trims) == 0 && len(gone) == 0 {
+	cp := s.newest
+	dead, oldest := s.outgrown(trims)
+	if len(trims) == 0 && len(dead) == 0 && oldest <= cp.oldest {
+		s.dropping = false
 		return nil
 	}
-	cp := s.newest
-	if len(gone) > 0 {
-		cp.oldest = gone[len(gone)-1] + 1
-		trims = s.without(cp.oldest, trims)
+	if oldest > cp.oldest {
+		cp.oldest = oldest
+		trims = s.without(oldest, trims)
 	}
-	keepPages := slices.IndexFunc(s.pages, func(p pageOf) bool { return p.file >= cp.oldest })
-	if keepPages < 0 {
-		keepPages = len(s.pages)
-	}
+	pages := slices.Clone(s.pages)
 	if err := s.meta.update(func(tx *metaTx) error {
-		for _, p := range s.pages[:keepPages] {
-			if err := tx.delete(bucketPage, numberKey(p.number)); err != nil {
+		for i := range pages {
+			if err := s.thin(tx, &pages[i], oldest, dead); err != nil {
 				return err
 			}
 		}
@@ -69,17 +67,62 @@ func (s *Store) retain(now time.Time) error {
 	}); err != nil {
 		return err
 	}
-	s.newest = cp
-	s.pages = slices.Delete(s.pages, 0, keepPages)
-	messages := s.begin(trims)
-	for _, file := range gone {
-		if err := s.blocks.remove(file); err != nil {
-			s.o.Logger.Warn("block file not removed, the next start tries again", "err", err)
+	s.newest, s.dropping = cp, false
+	s.pages = slices.DeleteFunc(pages, func(p pageOf) bool { return p.file == 0 })
+	messages, files := s.begin(trims), 0
+	for _, f := range s.blocks.files() {
+		if f.number >= oldest && !slices.Contains(dead, f.number) {
+			continue
+		}
+		files++
+		if err := s.blocks.remove(f.number); err != nil {
+			s.o.Logger.Warn("block file not removed, it is tried again", "err", err)
 		}
 	}
 	s.measure()
-	s.o.Logger.Info("retention", "channels", len(trims), "messages", messages, "files", len(gone))
+	s.o.Logger.Info("retention", "channels", len(trims), "messages", messages, "files", files)
 	return nil
+}
+
+// thin takes the blocks in files that go out of a page, and the page away if
+// nothing is left of it; then its file is 0.
+func (s *Store) thin(tx *metaTx, p *pageOf, oldest uint32, dead []uint32) error {
+	goes := func(file uint32) bool { return file < oldest || slices.Contains(dead, file) }
+	if p.file < oldest {
+		p.file = 0
+		return tx.delete(bucketPage, numberKey(p.number))
+	}
+	if !slices.ContainsFunc(dead, func(file uint32) bool { return file >= p.oldest && file <= p.file }) {
+		return nil
+	}
+	value, err := tx.get(bucketPage, numberKey(p.number))
+	if err != nil || value == nil {
+		return err
+	}
+	_, blocks, err := decodePage(value)
+	if err != nil {
+		return err
+	}
+	s.page = append(s.page[:0], value[:pageHeader]...)
+	left := pageOf{number: p.number}
+	for number, ref := range blocks {
+		if !goes(ref.file) {
+			s.page = appendPageEntry(s.page, number, &ref)
+			left.saw(ref.file)
+		}
+	}
+	if *p = left; p.file == 0 {
+		return tx.delete(bucketPage, numberKey(p.number))
+	}
+	return tx.put(bucketPage, numberKey(p.number), s.page)
+}
+
+// saw notes that a page speaks of a file.
+func (p *pageOf) saw(file uint32) {
+	if p.oldest == 0 || file < p.oldest {
+		p.oldest = file
+	}
+	p.file = max(p.file, file)
 }
 
 func channelNumberKey(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
@@ -136,11 +179,16 @@ func (s *Store) expired(now time.Time) (trims []trim) {
 	return trims
 }
 
-// outgrown returns the numbers of the oldest files that go: those in which
-// nothing is alive any more, and more until the budget holds. The newest file
-// stays.
-func (s *Store) outgrown(trims []trim) (gone []uint32) {
-	files := s.blocks.files()
+// outgrown returns the files in which nothing is alive any more, and the oldest
+// that stays so that the budget holds. The newest file stays. It looks only when
+// something was dropped, or the budget is exceeded.
+func (s *Store) outgrown(trims []trim) (dead []uint32, oldest uint32) {
+	files, total := s.blocks.files(), s.size()
+	oldest = s.newest.oldest
+	over := s.o.Budget > 0 && total > s.o.Budget
+	if len(files) < 2 || !over && !s.dropping && len(trims) == 0 {
+		return nil, oldest
+	}
 	live := make(map[uint32]int)
 	first := make(map[*series]uint64, len(trims))
 	for _, t := range trims {
@@ -154,13 +202,23 @@ func (s *Store) outgrown(trims []trim) (gone []uint32) {
 			}
 		}
 	}
-	total := s.size()
-	for len(files) > 1 && (live[files[0].number] == 0 || s.o.Budget > 0 && total > s.o.Budget) {
-		gone = append(gone, files[0].number)
-		total -= files[0].size
-		files = files[1:]
+	newest := min(files[len(files)-1].number, max(s.newest.file, 1))
+	for _, f := range files {
+		if f.number < newest && live[f.number] == 0 {
+			dead = append(dead, f.number)
+			total -= f.size
+		}
 	}
-	return gone
+	for _, f := range files {
+		if f.number >= newest || live[f.number] > 0 && (s.o.Budget == 0 || total <= s.o.Budget) {
+			break
+		}
+		if live[f.number] > 0 {
+			total -= f.size
+		}
+		oldest = f.number + 1
+	}
+	return dead, oldest
 }
 
 // size is what everything takes on the disk, with what is set aside for the

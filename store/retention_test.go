@@ -157,3 +157,57 @@ func TestRetentionByAgeAndBytes(t *testing.T) {
 		})
 	}
 }
+
+// Files in which nothing is left go wherever they are, and pages forget them: a
+// restart misses nothing. What lives in the files around them stays.
+func TestDeadFilesGo(t *testing.T) {
+	r := random(t)
+	w := newWorld(t)
+	w.kill()
+	w.blockCap = 60_000
+	w.open()
+	noise := make([]byte, 500)
+	say := func(channel string, n int) {
+		for range n {
+			for i := range noise {
+				noise[i] = byte(r.Uint32())
+			}
+			w.say(channel, append([]byte(nil), noise...))
+		}
+	}
+	say("old", 10) // in the first file, and noise behind it in two more
+	say("noise", 250)
+	w.checkpoint()
+	say("noise", 500)
+	w.checkpoint()
+	say("new", 10)
+	w.checkpoint()
+	before := len(w.store.blocks.files())
+	if err := w.store.retain(time.Now()); err != nil || len(w.store.blocks.files()) != before {
+		t.Fatalf("%d files of %d while all are in use, %v", len(w.store.blocks.files()), before, err)
+	}
+	w.drop("noise")
+	w.checkpoint()
+	w.store.meta.o.fail = func(string) error { return errors.New("full") }
+	if err := w.store.retain(time.Now()); err == nil {
+		t.Fatal("no error where the metadata cannot be written")
+	}
+	if _, err := w.store.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.retain(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	after := w.store.blocks.files()
+	if len(after) >= before-4 || after[0].number != 1 {
+		t.Fatalf("%d files of %d are left: %v", len(after), before, after)
+	}
+	w.checkKept()
+	w.kill()
+	w.open()
+	if len(w.report.Trouble) > 0 {
+		t.Errorf("trouble after a restart: %q", w.report.Trouble)
+	}
+	w.checkKept()
+	t.Logf("%d files, %d are left", before, len(after))
+}

@@ -91,6 +91,9 @@ type Store struct {
 	page    []byte
 	refs    []blockRef
 	rested  time.Time
+	// dropping is set when channels were deleted since block files were looked
+	// at for such with nothing in them.
+	dropping bool
 }
 
 // answerPage is how many answers a checkpoint brought.
