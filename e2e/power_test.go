@@ -110,6 +110,9 @@ func cutPower(t *testing.T, engine string) {
 	for round := range pick(4, 50) {
 		if round%2 == 1 { // a directory of which nothing was on disk before
 			b.end()
+			if err := os.RemoveAll(b.dir); err != nil {
+				t.Fatal(err)
+			}
 			b.dir = filepath.Join(d.dir, fmt.Sprint("data", round))
 			b.start()
 		}

@@ -103,6 +103,7 @@ type Gate struct {
 	uid    []byte
 
 	complaints complaints
+	refusedAt  time.Time // when it was last said that the log takes nothing
 }
 
 type streamKey struct {

@@ -165,6 +165,10 @@ func (g *Gate) Close() {
 	}
 }
 
+// refusedEvery is how often is said that the log takes nothing: a disk can be
+// full for days, and the journal may be on it.
+const refusedEvery = time.Minute
+
 // proposeBatch hands one batch to the log. A full queue keeps it.
 func (g *Gate) proposeBatch(kind int) {
 	b := g.batches[kind]
@@ -180,8 +184,11 @@ func (g *Gate) proposeBatch(kind int) {
 		g.stats.LogFull.Add(1)
 	default:
 		g.batches[kind] = nil
-		g.complaints.add(g.now, "log takes nothing", "records", b.Len(), "err", err)
 		g.refuse(b)
+		if g.now.Sub(g.refusedAt) >= refusedEvery { // the log itself says when that begins and ends
+			g.refusedAt = g.now
+			g.complaints.add(g.now, "log takes nothing", "refused_so_far", g.stats.LogRefused.Load(), "err", err)
+		}
 	}
 }
 
