@@ -171,6 +171,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		InboxItems:      cfg.Queue.ApplyItems,
 		InboxBytes:      int(cfg.Queue.ApplyBytes),
 		DedupWindow:     cfg.Broker.DedupWindow,
+		MaxChannels:     cfg.Broker.MaxChannels,
 		CheckpointBytes: cfg.Wal.RollSize / 2,
 		Master:          cfg.Session.DeviceLevel == "master",
 		Logger:          logger,
@@ -220,13 +221,13 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	values := metrics.NewRegistry()
 	b.register(values, cfg)
 	b.api = api.New(api.Options{
-		Outbox:     len(b.outboxes),
-		MaxMembers: cfg.Broker.MaxGroupMembers,
-		MaxGroups:  cfg.Broker.MaxChannels,
-		Health:     b.health,
-		Damage:     b.damage(),
-		Backup:     func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
-		Logger:     logger,
+		Outbox:      len(b.outboxes),
+		MaxMembers:  cfg.Broker.MaxGroupMembers,
+		MaxChannels: cfg.Broker.MaxChannels,
+		Health:      b.health,
+		Damage:      b.damage(),
+		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
+		Logger:      logger,
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
 	return b, nil

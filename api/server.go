@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"gatepost/broker"
 	"gatepost/message"
@@ -25,14 +26,14 @@ type Proposer interface {
 
 // Options are the limits of a server.
 type Options struct {
-	Outbox     int           // index of this server among the broker's outboxes
-	MaxMembers int           // of a group
-	MaxGroups  int           // of a box
-	Wait       time.Duration // for the log to take and answer a change; 0: 10 s
-	Health     func() error  // nil: well; else why not
-	Damage     []string      // found at the start; /health says it too
-	Backup     func(io.Writer) error
-	Logger     *slog.Logger
+	Outbox      int           // index of this server among the broker's outboxes
+	MaxMembers  int           // of a group
+	MaxChannels int           // of a box, pairs of users included
+	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
+	Health      func() error  // nil: well; else why not
+	Damage      []string      // found at the start; /health says it too
+	Backup      func(io.Writer) error
+	Logger      *slog.Logger
 }
 
 // Server answers HTTP requests.
@@ -69,17 +70,18 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /varz", s.varz)
 	mux.HandleFunc("GET /backup", s.backup)
-	mux.HandleFunc("GET /history", s.history)
-	mux.HandleFunc("POST /channel", s.change(message.OpCreate))
-	mux.HandleFunc("POST /channel/subscriber_add", s.change(message.OpAdd))
-	mux.HandleFunc("POST /channel/subscriber_remove", s.change(message.OpRemove))
-	mux.HandleFunc("POST /channel/delete", s.change(message.OpDelete))
+	mux.HandleFunc("GET /history", make(slots, maxReads).limit("readings of history", s.history))
+	changes := make(slots, maxChanges)
+	for path, op := range map[string]message.ChangeOp{"/channel": message.OpCreate, "/channel/subscriber_add": message.OpAdd,
+		"/channel/subscriber_remove": message.OpRemove, "/channel/delete": message.OpDelete} {
+		mux.HandleFunc("POST "+path, changes.limit("changes", s.change(op)))
+	}
 	s.http = http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
+		IdleTimeout:       15 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
@@ -88,7 +90,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 
 // Serve answers requests on ln until Close, and returns why it ended otherwise.
 func (s *Server) Serve(ln net.Listener) error {
-	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(newCrowd(ln, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve HTTP on %v: %w", ln.Addr(), err)
 	}
 	return nil
@@ -165,6 +167,7 @@ func (p *patient) Write(b []byte) (int, error) {
 func (s *Server) change(op message.ChangeOp) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		op := op
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
 		c, err := decode(http.MaxBytesReader(w, r.Body, maxBody))
 		if op == message.OpCreate && c.Reset != 0 {
 			op = message.OpReset
@@ -188,14 +191,18 @@ type change struct {
 	Subscribers []string `json:"subscribers"`
 }
 
-func decode(body io.Reader) (change, error) {
-	var c change
-	d := json.NewDecoder(body)
-	if err := d.Decode(&c); err != nil {
-		return c, fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
+// decode reads a body. Names that are not UTF-8 are refused: the JSON decoder
+// would put something else, and longer, in their place.
+func decode(body io.Reader) (c change, err error) {
+	text, err := io.ReadAll(body)
+	if err != nil {
+		return c, fmt.Errorf("cannot read the body: %w", err)
 	}
-	if d.More() {
-		return c, errors.New("something stands behind the JSON object")
+	if !utf8.Valid(text) {
+		return c, errors.New("the body is not UTF-8")
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return c, fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
 	}
 	return c, nil
 }
@@ -221,11 +228,17 @@ func (s *Server) check(op message.ChangeOp, c change) error {
 	if op == message.OpReset {
 		members = 0
 	}
-	if n := members + len(c.Subscribers); n > s.o.MaxMembers {
-		return fmt.Errorf("the group would have up to %d members, the limit is %d (broker.max_group_members)", n, s.o.MaxMembers)
+	fresh := make(map[string]struct{}, len(c.Subscribers))
+	for _, uid := range c.Subscribers {
+		if op == message.OpReset || !s.core.Access().IsMember(c.ID, uid) {
+			fresh[uid] = struct{}{}
+		}
 	}
-	if n := s.core.Stats().Channels.Load(); op != message.OpAdd && !known && n >= int64(s.o.MaxGroups) {
-		return fmt.Errorf("there are %d groups, the limit is %d (broker.max_channels)", n, s.o.MaxGroups)
+	if n := members + len(fresh); n > s.o.MaxMembers {
+		return fmt.Errorf("the group would have %d members, the limit is %d (broker.max_group_members)", n, s.o.MaxMembers)
+	}
+	if n := s.core.Stats().Channels.Load(); op != message.OpAdd && !known && n >= int64(s.o.MaxChannels) {
+		return fmt.Errorf("there are %d channels, the limit is %d (broker.max_channels)", n, s.o.MaxChannels)
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ const accessShards = 256
 type Access struct {
 	seed   maphash.Seed
 	shards [accessShards]atomic.Pointer[map[string]*roster]
+	// pairs is the hashes of the ids of all person channels while there may be
+	// no more of them; nil: there may.
+	pairs atomic.Pointer[map[uint64]struct{}]
 }
 
 // roster is the members of a group, replaced as a whole.
@@ -36,6 +39,11 @@ func newAccess() *Access {
 func (a *Access) MayPublish(channelType uint8, channelID, uid []byte) uint8 {
 	switch channelType {
 	case message.ChannelPerson:
+		if pairs := a.pairs.Load(); pairs != nil {
+			if _, ok := (*pairs)[maphash.Bytes(a.seed, channelID)]; !ok {
+				return message.ReasonNotAllowSend
+			}
+		}
 		return message.ReasonSuccess
 	case message.ChannelGroup:
 		r := (*a.shards[maphash.Bytes(a.seed, channelID)%accessShards].Load())[string(channelID)]
@@ -57,6 +65,16 @@ func (a *Access) Members(channelID string) (int, bool) {
 		return 0, false
 	}
 	return len(*r.members.Load()), true
+}
+
+// IsMember reports whether a group has a member. It does not allocate.
+func (a *Access) IsMember(channelID, uid string) bool {
+	r := (*a.shards[maphash.String(a.seed, channelID)%accessShards].Load())[channelID]
+	if r == nil {
+		return false
+	}
+	_, ok := (*r.members.Load())[uid]
+	return ok
 }
 
 // set replaces the members of a group; nil removes the group. Apply only.

@@ -16,6 +16,7 @@ type Options struct {
 	InboxItems  int // committed batches that may wait
 	InboxBytes  int // and their bytes
 	DedupWindow int // messages whose answers are remembered
+	MaxChannels int // groups and pairs of users; 0: no limit
 	// CheckpointBytes is how many bytes of records the log must have behind a
 	// checkpoint for the next to be worth it.
 	CheckpointBytes int64
@@ -30,7 +31,7 @@ type Stats struct {
 	Duplicates atomic.Int64 // resends answered with the first answer
 	Refused    atomic.Int64 // records refused by apply or by the log
 	Pushes     atomic.Int64 // deliveries to online connections
-	Channels   atomic.Int64 // groups
+	Channels   atomic.Int64 // groups and pairs of users
 	Users      atomic.Int64
 	Kicks      atomic.Int64
 }
@@ -74,6 +75,8 @@ type Broker struct {
 	changed  []*channel // differ from what the last checkpoint has of them
 	from     uint64     // generation of the log that the next checkpoint begins behind; 0: not known yet
 	unsaved  int64      // bytes of records that no checkpoint has
+	crowded  bool       // a channel came in since limit was called
+	full     bool       // there may be no more channels
 	state    message.ChannelState
 	key      []byte
 	seed     maphash.Seed // of device ids
@@ -153,9 +156,12 @@ const (
 	roundBytes = 4 << 20
 )
 
-// Run applies what comes in until Close.
+// Run applies what comes in until Close. When it fails, it takes nothing more
+// in: who waits in Commit gets an error.
 func (b *Broker) Run(out []Outbox) error {
+	defer b.inbox.Close()
 	b.outgoing = make([][]Delivery, len(out))
+	b.limit()
 	var events []event
 	for {
 		var ok bool
@@ -168,6 +174,7 @@ func (b *Broker) Run(out []Outbox) error {
 			}
 		}
 		clear(events)
+		b.limit()
 		for loop, ds := range b.outgoing {
 			if len(ds) > 0 {
 				out[loop].Post(ds)
@@ -322,7 +329,6 @@ func (b *Broker) change(r *message.Record) uint8 {
 	case message.OpCreate, message.OpReset:
 		if ch == nil {
 			ch = b.newChannel(r.ChannelType, r.ChannelID)
-			b.stats.Channels.Add(1)
 		}
 	case message.OpAdd, message.OpRemove, message.OpDelete:
 		if ch == nil {
@@ -364,7 +370,7 @@ func (b *Broker) change(r *message.Record) uint8 {
 		ch.gone = true
 		b.store.Drop(ch.Channel)
 		b.access.set(ch.ID, nil)
-		b.stats.Channels.Add(-1)
+		b.stats.Channels.Store(int64(len(b.channels)))
 		return message.ReasonSuccess
 	}
 	b.publishRoster(ch)

@@ -64,7 +64,7 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 // comes from a store that has lost them: its id names them.
 func (b *Broker) restore(st *message.ChannelState) {
 	ch := &channel{Channel: st.Channel, last: st.Last}
-	b.channels[string(b.channelKey(st.Channel.Type, []byte(st.Channel.ID)))] = ch
+	b.add(ch)
 	for i := range st.Members {
 		m := &st.Members[i]
 		b.join(ch, b.user(m.UID))
@@ -81,5 +81,4 @@ func (b *Broker) restore(st *message.ChannelState) {
 		return
 	}
 	b.publishRoster(ch)
-	b.stats.Channels.Add(1)
 }

@@ -113,8 +113,39 @@ func (b *Broker) joinPair(ch *channel) {
 
 func (b *Broker) newChannel(typ uint8, id []byte) *channel {
 	ch := &channel{Channel: &message.Channel{ID: string(id), Type: typ}}
-	b.channels[string(b.channelKey(typ, id))] = ch
+	b.add(ch)
 	return ch
+}
+
+// add takes in a channel. What is in the log is carried out however many there
+// are; admission keeps further ones from getting there.
+func (b *Broker) add(ch *channel) {
+	b.channels[string(b.channelKey(ch.Type, []byte(ch.ID)))] = ch
+	b.stats.Channels.Store(int64(len(b.channels)))
+	b.crowded = true
+}
+
+// limit tells admission, at the end of a round, which person channels there are
+// when there may be no more channels, and that there may be again.
+func (b *Broker) limit() {
+	full := b.o.MaxChannels > 0 && len(b.channels) >= b.o.MaxChannels
+	switch {
+	case full && b.crowded:
+		if !b.full {
+			b.o.Logger.Warn("there are as many channels as there may be: messages that need another one are refused", "channels", len(b.channels), "limit", b.o.MaxChannels, "key", "broker.max_channels")
+		}
+		pairs := make(map[uint64]struct{}, len(b.channels))
+		for _, ch := range b.channels {
+			if ch.Type == message.ChannelPerson {
+				pairs[maphash.String(b.access.seed, ch.ID)] = struct{}{}
+			}
+		}
+		b.access.pairs.Store(&pairs)
+	case !full && b.full:
+		b.o.Logger.Info("there may be more channels again", "channels", len(b.channels), "limit", b.o.MaxChannels)
+		b.access.pairs.Store(nil)
+	}
+	b.full, b.crowded = full, false
 }
 
 func (b *Broker) join(ch *channel, u *user) {

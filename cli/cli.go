@@ -13,11 +13,14 @@ import (
 	"gatepost/config"
 )
 
-// Exit codes of Main.
+// Exit codes of Main. A wrong configuration of run has one of its own, EX_CONFIG
+// of sysexits.h, because 2 is also that of a Go program that panics or gets a
+// SIGABRT: a service manager must start the one again and the other not.
 const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitConfig = 78
 )
 
 // Env is what the commands get from outside.
@@ -100,6 +103,9 @@ func exitCode(env Env, name string, err error) int {
 		return exitOK
 	case errors.As(err, &u):
 		fmt.Fprintf(env.Stderr, "gatepost %s: %s\nsee 'gatepost %s --help'\n", u.command, u.text, u.command)
+		if name == "run" {
+			return exitConfig
+		}
 		return exitUsage
 	case errors.Is(err, errReported):
 		return exitFailed
@@ -122,7 +128,7 @@ func help(w io.Writer) {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.brief)
 	}
 	fmt.Fprint(w, "\n'gatepost COMMAND --help' explains one of them.\n"+
-		"Exit codes: 0 done; 1 failed, refused, or a check did not hold; 2 wrong command line.\n")
+		"Exit codes: 0 done; 1 failed, refused, or a check did not hold; 2 wrong command line;\n78 wrong configuration or command line of run.\n")
 }
 
 // flags is a FlagSet that allows flags behind arguments ("channel create G

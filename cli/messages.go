@@ -199,11 +199,12 @@ func (l *listenState) run(ctx context.Context, c *Client) error {
 			if err := c.Open(f, &r); err != nil {
 				return err
 			}
-			if err := l.print(&r); err != nil {
+			printed, err := l.print(&r)
+			if err != nil {
 				return err
 			}
 			c.AppendRecvack(&r) // printed, so it may be forgotten
-			if l.left > 0 {
+			if printed && l.left > 0 {
 				if l.left--; l.left == 0 {
 					return c.Flush()
 				}
@@ -212,15 +213,15 @@ func (l *listenState) run(ctx context.Context, c *Client) error {
 	}
 }
 
-func (l *listenState) print(r *wukong.Recv) error {
+// print prints a message, unless it was printed before.
+func (l *listenState) print(r *wukong.Recv) (printed bool, err error) {
 	if _, again := l.seen[r.MessageID]; again {
-		return nil
+		return false, nil
 	}
 	if len(l.seen) >= maxSeen {
 		clear(l.seen)
 	}
 	l.seen[r.MessageID] = struct{}{}
-	var err error
 	if l.json {
 		err = json.NewEncoder(l.env.Stdout).Encode(map[string]any{
 			"from": string(r.FromUID), "channel_id": string(r.ChannelID), "channel_type": r.ChannelType,
@@ -230,7 +231,7 @@ func (l *listenState) print(r *wukong.Recv) error {
 		_, err = fmt.Fprintf(l.env.Stdout, "%s  %s  seq %d  %s\n", r.FromUID, r.ChannelID, r.MessageSeq, r.Payload)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot print: %w", err)
+		return false, fmt.Errorf("cannot print: %w", err)
 	}
-	return nil
+	return true, nil
 }

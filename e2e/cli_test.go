@@ -206,6 +206,10 @@ func TestWrongCommandLines(t *testing.T) {
 	if _, said, code := gatepost(t, "run", "--data", dir, "--config", config("[net]\nidle_timeout = \"3\"\n")); code == 0 || !strings.Contains(said, "gatepost.toml:2") || !strings.Contains(said, "idle_timeout") {
 		t.Errorf("a time without unit: exit code %d\n%s", code, said)
 	}
+	// Not 2, which is what a Go program that crashes ends with as well.
+	if _, said, code := gatepost(t, "run", "--data", dir, "--net.loops", "17"); code != 78 || !strings.Contains(said, "net.loops") {
+		t.Errorf("17 loops: exit code %d, want 78\n%s", code, said)
+	}
 	// An address that somebody else has.
 	b := start(t)
 	if _, said, code := gatepost(t, "run", "--data", t.TempDir(), "--tcp", b.tcp, "--ws", "127.0.0.1:0", "--http", "127.0.0.1:0"); code != 1 || !strings.Contains(said, b.tcp) {

@@ -91,6 +91,16 @@ func (b *Batch) AddStored(n int, read func(p []byte) error) error {
 	return err
 }
 
+// Largest returns the size of the largest record in bytes.
+func (b *Batch) Largest() int {
+	largest, end := 0, len(b.buf.B)
+	for i := len(b.offsets) - 1; i >= 0; i-- {
+		largest = max(largest, end-int(b.offsets[i]))
+		end = int(b.offsets[i])
+	}
+	return largest
+}
+
 // Len returns the number of records.
 func (b *Batch) Len() int { return len(b.offsets) }
 

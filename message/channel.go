@@ -36,6 +36,7 @@ const (
 	ReasonSuccess            uint8 = 1
 	ReasonSubscriberNotExist uint8 = 3
 	ReasonChannelNotExist    uint8 = 5
+	ReasonNotAllowSend       uint8 = 11
 	ReasonConnectKick        uint8 = 12
 	ReasonSystemError        uint8 = 15
 	ReasonChannelID          uint8 = 16

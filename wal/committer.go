@@ -95,7 +95,7 @@ func NewCommitter(l *Log, o CommitterOptions, sink func(message.Committed) error
 
 // Propose hands b over to be made durable. It never blocks. On an error, which
 // is queue.ErrFull, queue.ErrClosed, ErrDiskFull or ErrPoisoned or says that
-// the batch is too large, b stays with the caller. Volatile batches pass while
+// the batch or a record in it is too large, b stays with the caller. Volatile batches pass while
 // the disk is full.
 func (c *Committer) Propose(b *message.Batch) error {
 	if t := c.state.Load(); t != nil && (t.kind == ErrPoisoned || !b.Volatile()) {
@@ -103,6 +103,10 @@ func (c *Committer) Propose(b *message.Batch) error {
 	}
 	if b.Size() > maxBody {
 		return fmt.Errorf("cannot commit a batch of %d bytes: the limit is %d", b.Size(), maxBody)
+	}
+	// What is committed must be understood again at the next start.
+	if n := b.Largest(); n > message.MaxRecord {
+		return fmt.Errorf("cannot commit a record of %d bytes: the limit is %d", n, message.MaxRecord)
 	}
 	err := c.inbox.Push(b)
 	if err == queue.ErrClosed && c.state.Load() != nil {

@@ -616,6 +616,14 @@ func TestBatchThatIsTooLargeIsRefused(t *testing.T) {
 		t.Errorf("propose: %v", err)
 	}
 	big.Release()
+	large := message.NewBatch(false) // which the next start could not read
+	large.Add(&message.Record{Kind: message.KindChannel}, message.Origin{})
+	large.Add(&message.Record{Kind: message.KindChannel, Payload: make([]byte, message.MaxRecord)}, message.Origin{})
+	large.Add(&message.Record{Kind: message.KindChannel}, message.Origin{})
+	if err := b.c.Propose(large); err == nil || !strings.Contains(err.Error(), "the limit is 2097152") {
+		t.Errorf("propose: %v", err)
+	}
+	large.Release()
 	same(t, len(b.stop(nil)), 0)
 }
 

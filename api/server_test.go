@@ -1,0 +1,161 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"gatepost/broker"
+	"gatepost/message"
+	"gatepost/metrics"
+)
+
+// obedient is a log that takes every batch and has it answered.
+type obedient struct {
+	server  *Server
+	batches int
+}
+
+func (o *obedient) Propose(b *message.Batch) error {
+	o.batches++
+	for i := range b.Len() {
+		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, Reason: message.ReasonSuccess}})
+	}
+	b.Release()
+	return nil
+}
+
+// newServer returns a server of a box that has the group g with members.
+func newServer(t *testing.T, members ...string) (*Server, *obedient) {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	core := broker.New(broker.Options{Logger: logger}, nil)
+	b := message.NewBatch(false)
+	b.Add(&message.Record{Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte("g"),
+		Payload: message.AppendChange(nil, message.OpCreate, members)}, message.Origin{})
+	if err := core.Replay(message.Committed{Index: 1, Generation: 1, Batch: b}); err != nil {
+		t.Fatal(err)
+	}
+	log := new(obedient)
+	log.server = New(Options{MaxMembers: 10, MaxChannels: 2, Health: func() error { return nil }, Logger: logger}, core, log, nil, metrics.NewRegistry())
+	return log.server, log
+}
+
+func post(s *Server, path, body string) (code int, text string) {
+	w := httptest.NewRecorder()
+	s.http.Handler.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
+	return w.Code, w.Body.String()
+}
+
+func group(id string, members ...string) string {
+	return fmt.Sprintf(`{"channel_id":%q,"channel_type":2,"subscribers":["%s"]}`, id, strings.Join(members, `","`))
+}
+
+// What is asked of a group is refused with a reason, or reaches the log.
+func TestChangesAreChecked(t *testing.T) {
+	names := func(prefix string, n int) (all []string) {
+		for i := range n {
+			all = append(all, fmt.Sprint(prefix, i))
+		}
+		return all
+	}
+	s, log := newServer(t, names("u", 8)...)
+	for _, c := range []struct {
+		name, path, body string
+		code             int
+		text             string
+	}{
+		{"the same members again", "/channel", group("g", names("u", 8)...), 200, ""},
+		{"two more, each named twice", "/channel/subscriber_add", group("g", "a", "b", "a", "b"), 200, ""},
+		{"three more than there may be", "/channel/subscriber_add", group("g", "a", "b", "c"), 400, "the group would have 11 members, the limit is 10"},
+		{"ten others instead", "/channel", `{"reset":1,` + group("g", names("v", 10)...)[1:], 200, ""},
+		{"eleven others instead", "/channel", `{"reset":1,` + group("g", names("v", 11)...)[1:], 400, "11 members"},
+		{"a member without a name", "/channel", group("h", ""), 400, "subscribers[0]"},
+		{"names that are not UTF-8", "/channel", group("g", "\xff\xff"), 400, "not UTF-8"},
+		{"half a body", "/channel", `{"channel_id":"g"`, 400, "not what is expected"},
+		{"two bodies", "/channel", group("g", "a") + group("g", "b"), 400, "not what is expected"},
+		{"a body without end", "/channel", group("g", strings.Repeat("a", maxBody)), 400, "too large"},
+		{"a pair of users", "/channel", `{"channel_id":"g","channel_type":1}`, 400, "only groups"},
+	} {
+		before := log.batches
+		code, text := post(s, c.path, c.body)
+		if code != c.code || !strings.Contains(text, c.text) {
+			t.Errorf("%s: %d %s; want %d and %q", c.name, code, text, c.code, c.text)
+		}
+		if reached := log.batches - before; reached != map[bool]int{true: 1}[c.code == 200] {
+			t.Errorf("%s: %d batches reached the log", c.name, reached)
+		}
+	}
+}
+
+// With all slots taken a request waits, and is told so when none comes free.
+func TestRequestsWaitForASlot(t *testing.T) {
+	s := make(slots, 2)
+	inside, leave := make(chan struct{}), make(chan struct{})
+	h := s.limit("things", func(http.ResponseWriter, *http.Request) { inside <- struct{}{}; <-leave })
+	for range 2 {
+		go h(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+		<-inside
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	w := httptest.NewRecorder()
+	h(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "2 things are under way") {
+		t.Errorf("without a slot: %d %s", w.Code, w.Body)
+	}
+	leave <- struct{}{} // one ends, and the next comes in
+	go h(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	<-inside
+	close(leave)
+}
+
+// A crowd takes in as many connections as it has room for, and the next when
+// one leaves.
+func TestCrowdIsBounded(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCrowd(ln, 2)
+	accepted := make(chan net.Conn)
+	ended := make(chan error)
+	go func() {
+		for {
+			conn, err := c.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	for range 3 {
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	first, second := <-accepted, <-accepted
+	select {
+	case <-accepted:
+		t.Fatal("a third connection came in")
+	case <-time.After(50 * time.Millisecond):
+	}
+	first.Close()
+	first.Close() // twice makes room once
+	third := <-accepted
+	c.Close()
+	if err := <-ended; err == nil {
+		t.Error("Accept goes on after Close")
+	}
+	second.Close()
+	third.Close()
+}
