@@ -22,7 +22,7 @@ const (
 	BaseBytes       = 12 * mib // binary, runtime, stacks: the idle resident size we aim for
 	ConnectionBytes = 1152     // one connection: session state and names, 500 measured, and 8 pushes in flight
 	InflightBytes   = 80       // one push in flight, with its place in the index
-	ChannelBytes    = 256      // one channel in the core
+	ChannelBytes    = 896      // one pair of users with a channel, in core and store; 890 measured
 	DedupBytes      = 80       // one remembered (sender, client_msg_no): 48 in the core, 32 in the metadata
 )
 
@@ -105,7 +105,7 @@ func Classes() []Profile {
 			Scratch: 64 * kib, ReadBudget: 128 * kib, OutLimit: 128 * kib, RingPool: 16 * mib, MaxConnections: 5000,
 			LogItems: 2048, LogBytes: 4 * mib, ApplyItems: 512, ApplyBytes: 4 * mib, MailboxItems: 2048, MailboxBytes: 2 * mib,
 			RollSize: 8 * mib, GroupBytes: 512 * kib, GroupItems: 1024, Headroom: 32 * mib,
-			DedupWindow: 50_000, MaxChannels: 50_000, InflightMax: 512, InflightTotal: 65_536,
+			DedupWindow: 50_000, MaxChannels: 30_000, InflightMax: 512, InflightTotal: 65_536,
 			MemoryLimit: 128 * mib, GCPercent: 50,
 		},
 		{
@@ -113,7 +113,7 @@ func Classes() []Profile {
 			Scratch: 64 * kib, ReadBudget: 256 * kib, OutLimit: 256 * kib, RingPool: 32 * mib, MaxConnections: 20_000,
 			LogItems: 4096, LogBytes: 8 * mib, ApplyItems: 1024, ApplyBytes: 8 * mib, MailboxItems: 4096, MailboxBytes: 4 * mib,
 			RollSize: 16 * mib, GroupBytes: 1 * mib, GroupItems: 2048, Headroom: 64 * mib,
-			DedupWindow: 200_000, MaxChannels: 200_000, InflightMax: 1024, InflightTotal: 131_072,
+			DedupWindow: 200_000, MaxChannels: 80_000, InflightMax: 1024, InflightTotal: 131_072,
 			MemoryLimit: 256 * mib, GCPercent: 50,
 		},
 		{
@@ -121,7 +121,7 @@ func Classes() []Profile {
 			Scratch: 256 * kib, ReadBudget: 256 * kib, OutLimit: 256 * kib, RingPool: 64 * mib, MaxConnections: 50_000,
 			LogItems: 8192, LogBytes: 16 * mib, ApplyItems: 2048, ApplyBytes: 16 * mib, MailboxItems: 8192, MailboxBytes: 8 * mib,
 			RollSize: 32 * mib, GroupBytes: 1 * mib, GroupItems: 4096, Headroom: 64 * mib,
-			DedupWindow: 500_000, MaxChannels: 500_000, InflightMax: 1024, InflightTotal: 262_144,
+			DedupWindow: 500_000, MaxChannels: 200_000, InflightMax: 1024, InflightTotal: 262_144,
 			MemoryLimit: 512 * mib, GCPercent: 50,
 		},
 	}
