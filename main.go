@@ -116,6 +116,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxConns:       cfg.Net.MaxConnections,
 		IdleTimeout:    cfg.Net.IdleTimeout,
 		LoginTimeout:   cfg.Net.LoginTimeout,
+		LoginBytes:     session.LoginBytes,
 		PartialTimeout: cfg.Net.PartialTimeout,
 		WaitYield:      cfg.Net.Yield(),
 		ProxyProtocol:  cfg.Net.ProxyProtocol,
@@ -198,7 +199,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		GroupBytes: int(cfg.Wal.GroupBytes),
 		Linger:     cfg.Wal.Linger,
 	}, b.core.Commit)
-	b.reader = broker.NewReader(b.store, logger)
+	b.reader = broker.NewReader(b.store, cfg.Net.Loops, logger)
 	for _, loop := range b.server.Loops() {
 		g := session.New(session.Options{
 			Encryption:     cfg.Encryption,

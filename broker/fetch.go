@@ -2,6 +2,8 @@ package broker
 
 import (
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"gatepost/message"
 	"gatepost/queue"
@@ -28,19 +30,39 @@ type Reader struct {
 	store Store
 	log   *slog.Logger
 	inbox *queue.Queue[Fetch]
+	held  []atomic.Int64 // bytes of pages that a loop has not given back
+	room  chan struct{}  // held may have become less
+	done  chan struct{}
+	stop  sync.Once
 }
 
-// NewReader returns a reader over a store.
-func NewReader(s Store, log *slog.Logger) *Reader {
-	return &Reader{store: s, log: log, inbox: queue.New(0, 0, func(*Fetch) int { return 0 })}
+// heldBytes is how much a loop may hold of pages before it gets another: many
+// who come back at a time must not have all that they missed in memory.
+const heldBytes = 2 << 20
+
+// NewReader returns a reader over a store for a number of loops.
+func NewReader(s Store, loops int, log *slog.Logger) *Reader {
+	return &Reader{store: s, log: log, inbox: queue.New(0, 0, func(*Fetch) int { return 0 }),
+		held: make([]atomic.Int64, loops), room: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // Fetch queues a request. It never blocks and refuses only after Close. The
 // asker bounds the number of its requests.
 func (r *Reader) Fetch(f Fetch) error { return r.inbox.Push(f) }
 
-// Close lets Run return when the requests so far are answered.
-func (r *Reader) Close() { r.inbox.Close() }
+// Return says that a loop has released a page of so many bytes. Any goroutine
+// may call it.
+func (r *Reader) Return(loop uint16, bytes int) {
+	r.held[loop].Add(-int64(bytes))
+	select {
+	case r.room <- struct{}{}:
+	default:
+	}
+}
+
+// Close lets Run return when the requests so far are answered, whether pages
+// are returned or not.
+func (r *Reader) Close() { r.stop.Do(func() { close(r.done) }); r.inbox.Close() }
 
 // Run answers requests until Close. Every request gets exactly one answer.
 func (r *Reader) Run(out []Outbox) {
@@ -52,12 +74,25 @@ func (r *Reader) Run(out []Outbox) {
 			return
 		}
 		for _, f := range work {
+			r.wait(f.Loop)
 			page, err := r.store.Read(f.Channel, f.From, int(f.Limit), pageBytes)
 			if err != nil {
 				r.log.Error("messages lost", "channel", f.Channel.ID, "from", f.From, "lost", page.Lost, "err", err)
 			}
+			r.held[f.Loop].Add(int64(page.Batch.Size()))
 			one[0] = Delivery{Kind: Fetched, Conn: f.Conn, Channel: f.Channel, Seq: f.From, Retry: f.Retry, Page: page}
 			out[f.Loop].Post(one)
+		}
+	}
+}
+
+// wait returns when a loop may get another page.
+func (r *Reader) wait(loop uint16) {
+	for r.held[loop].Load() >= heldBytes {
+		select {
+		case <-r.room:
+		case <-r.done:
+			return
 		}
 	}
 }

@@ -65,6 +65,7 @@ type Conn struct {
 	ready       bool // on the list of that name
 	dirty       bool
 	writable    bool
+	stranger    bool // has a ring for input and is not logged in
 	starvedIn   bool
 	starvedOut  bool
 }
@@ -85,6 +86,7 @@ func (c *Conn) Text() bool { return c.ws != nil && c.ws.text }
 // instead of LoginTimeout.
 func (c *Conn) SetEstablished() {
 	c.established = true
+	c.loop.known(c)
 	c.last = c.loop.tick
 	c.loop.wheel.arm(c, c.loop.deadline(c))
 }

@@ -80,6 +80,8 @@ type Loop struct {
 	limits        limits
 	pool          *ring.Pool
 	reserve       int64 // bytes of the pool kept for output
+	strangers     int   // connections that have a ring for input and are not logged in
+	maxStrangers  int
 	scratch       *ring.Buffer
 	peeking       bool // the bytes in scratch are still in the kernel too
 	returned      bool // a ring came back since the last feed
@@ -145,6 +147,8 @@ func newLoop(s *Server, index int) (*Loop, error) {
 	l.pool = ring.NewPool(share + int64(ring.Size(s.opt.Scratch))) // the scratch ring comes on top
 	l.scratch, _ = l.pool.Get(s.opt.Scratch)
 	l.reserve = share / 4
+	input := share - l.reserve
+	l.maxStrangers = int(min(input/4, input-growing) / ring.Unit)
 	l.limits = newLimits(s.opt)
 	l.wheel.init(&l.slots)
 	l.publish()

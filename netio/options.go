@@ -22,6 +22,7 @@ type Options struct {
 	LoginTimeout   time.Duration // from accept to SetEstablished; default 5 s
 	PartialTimeout time.Duration // an incomplete frame without progress, or of any age when the pool is used up; default 30 s
 	WaitYield      bool          // poll, yield, then block; see doc of wait
+	LoginBytes     int           // bytes that may wait unconsumed before SetEstablished, and then a quarter of the input's rings is for such connections; default no bound
 	ProxyProtocol  bool          // every connection must begin with a PROXY v1 or v2 header
 	Logger         *slog.Logger  // default: discard
 }
@@ -58,8 +59,11 @@ func (o Options) check() error {
 
 // minPool is the smallest ring pool of a loop in bytes: three quarters are for
 // input, and while a frame of 1 MiB arrives a ring of 512 KiB is copied into
-// one of 2 MiB.
-const minPool = 4 << 20
+// one of 2 MiB, which is growing.
+const (
+	minPool = 4 << 20
+	growing = 512<<10 + 2<<20
+)
 
 func set[T int | time.Duration](v *T, def T) {
 	if *v == 0 {
@@ -78,6 +82,8 @@ var (
 	ErrPartial = errors.New("frame stayed incomplete too long")
 	// ErrTooLarge is returned when the handler leaves 2 MiB unconsumed without pausing.
 	ErrTooLarge = errors.New("frame is larger than the largest buffer")
+	// ErrLoginSize is returned when more than LoginBytes wait before the login.
+	ErrLoginSize = errors.New("more came before the login than a login has")
 	// ErrNoBuffer is returned when bytes already read could not be kept.
 	ErrNoBuffer = errors.New("ring pool is used up")
 	// ErrStopped is returned when the loop stops.

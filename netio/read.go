@@ -176,24 +176,67 @@ func (l *Loop) deliver(c *Conn) {
 	if c.in == l.scratch {
 		c.in = nil
 		if n := l.scratch.Len(); n > 0 && !c.closing {
-			b, ok := l.pool.Get(n)
-			if ok {
-				b.Commit(copy(b.Free(), l.scratch.Peek()))
-				c.in = b
-			} else {
-				c.shut(ErrNoBuffer, false)
+			if err := l.keep(c, n); err != nil {
+				c.shut(err, false)
 			}
 		}
 		l.scratch.Reset()
 	} else if c.in != nil && c.in.Len() == 0 {
-		l.put(c.in)
-		c.in = nil
+		l.putIn(c)
+	} else if c.in != nil && l.tooMuch(c, c.in.Len()) {
+		c.shut(ErrLoginSize, false)
 	}
 	switch {
 	case c.in == nil || c.paused || c.closing:
 		l.clearPartial(c)
 	case !c.partial || c.progress:
 		l.setPartial(c)
+	}
+}
+
+// keep moves the n bytes that are left in the scratch ring to one of c's own.
+// Those who are not logged in have few of them together, so that nobody
+// unknown takes the memory of the others.
+func (l *Loop) keep(c *Conn, n int) error {
+	if l.tooMuch(c, n) {
+		return ErrLoginSize
+	}
+	stranger := !c.established && l.server.opt.LoginBytes > 0
+	if stranger && l.strangers >= l.maxStrangers {
+		return ErrNoBuffer
+	}
+	b, ok := l.pool.Get(n)
+	if !ok {
+		return ErrNoBuffer
+	}
+	b.Commit(copy(b.Free(), l.scratch.Peek()))
+	c.in = b
+	if stranger {
+		c.stranger = true
+		l.strangers++
+	}
+	return nil
+}
+
+// tooMuch says whether n unconsumed bytes are more than c may have before the
+// login.
+func (l *Loop) tooMuch(c *Conn, n int) bool {
+	most := l.server.opt.LoginBytes
+	return most > 0 && n > most && !c.established && !c.closing
+}
+
+// putIn returns the ring of c's input.
+func (l *Loop) putIn(c *Conn) {
+	l.put(c.in)
+	c.in = nil
+	l.known(c)
+}
+
+// known takes c off the count of strangers that have a ring.
+func (l *Loop) known(c *Conn) {
+	if c.stranger {
+		c.stranger = false
+		l.strangers--
 	}
 }
 

@@ -15,7 +15,7 @@ type Stats struct {
 	ClosedError   atomic.Int64 // closed by a system error, mostly resets
 	ClosedHandler atomic.Int64 // closed by the handler
 	ClosedIdle    atomic.Int64 // ErrIdle
-	ClosedLogin   atomic.Int64 // ErrLogin
+	ClosedLogin   atomic.Int64 // ErrLogin and ErrLoginSize
 	ClosedPartial atomic.Int64 // ErrPartial
 	ClosedBuffer  atomic.Int64 // ErrTooLarge and ErrNoBuffer
 	ClosedProxy   atomic.Int64 // ErrProxy
@@ -42,7 +42,7 @@ func (s *Stats) closed(reason error, byHandler bool) {
 		s.ClosedPeer.Add(1)
 	case errors.Is(reason, ErrIdle):
 		s.ClosedIdle.Add(1)
-	case errors.Is(reason, ErrLogin):
+	case errors.Is(reason, ErrLogin), errors.Is(reason, ErrLoginSize):
 		s.ClosedLogin.Add(1)
 	case errors.Is(reason, ErrPartial):
 		s.ClosedPartial.Add(1)

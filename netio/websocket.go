@@ -254,10 +254,8 @@ func (c *Conn) readFrames() (more bool, err error) {
 			c.Close(e)
 		}
 	}
-	if w.code != 0 && !c.closing && (!c.paused || w.ready == 0) { // the answers first, then the goodbye
-		c.sendControl(opClose, []byte{byte(w.code >> 8), byte(w.code)})
-		w.closeSent = true
-		c.eof()
+	if w.code != 0 && !c.closing && (!c.paused || w.ready == 0) {
+		c.eof() // the answers first, then the goodbye
 	}
 	return more, err
 }
@@ -316,6 +314,14 @@ func (c *Conn) sendControl(op byte, payload []byte) {
 	dst[0], dst[1] = 0x80|op, byte(len(payload))
 	copy(dst[2:], payload)
 	c.push(2 + len(payload))
+}
+
+// goodbye answers a close frame, once.
+func (c *Conn) goodbye() {
+	if w := c.ws; w != nil && w.code != 0 && !w.closeSent {
+		c.sendControl(opClose, []byte{byte(w.code >> 8), byte(w.code)})
+		w.closeSent = true
+	}
 }
 
 // sendClose says why we close, once.

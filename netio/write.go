@@ -76,7 +76,12 @@ func (l *Loop) flush(c *Conn) {
 		l.wantWritable(c)
 	}
 	if c.ended && c.out == nil && (c.owed <= 0 || c.outDead) {
-		c.shut(io.EOF, false)
+		if c.goodbye(); c.out != nil {
+			l.send(c)
+		}
+		if c.out == nil {
+			c.shut(io.EOF, false)
+		}
 	}
 }
 
@@ -140,10 +145,11 @@ func (l *Loop) finish(c *Conn) {
 	l.stats.closed(c.reason, c.byHandler)
 	l.clearPartial(c)
 	l.wheel.remove(c)
-	for _, b := range []*ring.Buffer{c.in, c.out} {
-		if b != nil {
-			l.put(b)
-		}
+	if c.in != nil {
+		l.putIn(c)
+	}
+	if c.out != nil {
+		l.put(c.out)
 	}
 	if !c.hup {
 		// Closing with unread bytes sends a reset that can overtake what was

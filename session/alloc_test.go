@@ -35,7 +35,7 @@ func (nowhere) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
 func stack(t testing.TB) (addr string, g *Gate) {
 	logger := slog.New(slog.DiscardHandler)
 	core := broker.New(broker.Options{InboxItems: 1000, InboxBytes: 8 << 20, DedupWindow: 1000, Logger: logger}, nowhere{})
-	reader := broker.NewReader(nowhere{}, logger)
+	reader := broker.NewReader(nowhere{}, 1, logger)
 	server, err := netio.New(netio.Options{Loops: 1, Logger: logger})
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,9 @@ func (p *peer) attach(loop uint16, deviceID string) broker.Attach {
 	return broker.Attach{UID: p.uid, DeviceID: deviceID, Conn: p.conn.ID(), Loop: loop, Device: p.device}
 }
 
+// LoginBytes is more than any CONNECT has: names and a token of a few KiB.
+const LoginBytes = 16 << 10
+
 // connect logs a connection in or refuses it with the reason.
 func (g *Gate) connect(p *peer, f wukong.Frame) error {
 	var c wukong.Connect

@@ -51,6 +51,7 @@ func (g *Gate) deliver() {
 			d.Batch.Release()
 		}
 		if d.Page != nil {
+			g.fetch.Return(g.index, d.Page.Batch.Size())
 			d.Page.Batch.Release()
 		}
 	}

@@ -280,8 +280,11 @@ func (g *Gate) resume(p *peer) {
 func (g *Gate) OnClose(c *netio.Conn, reason error) {
 	p := c.Data.(*peer)
 	c.Data = nil
-	if p.uid == "" {
-		return // it never logged in
+	if p.uid == "" { // it never logged in
+		if errors.Is(reason, netio.ErrLoginSize) {
+			g.bad(p, reason)
+		}
+		return
 	}
 	g.stats.Live.Add(-1)
 	g.inflight.Drop(c.ID())
