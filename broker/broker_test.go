@@ -42,9 +42,7 @@ func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 		}
 		s.channels[string(st.Channel.Type)+st.Channel.ID] = c
 	}
-	for _, a := range snap.Answers(nil) {
-		s.answers = append(s.answers, a)
-	}
+	s.answers = append(s.answers, snap.Answers(nil)...)
 	s.answers = s.answers[max(0, len(s.answers)-snap.Window):]
 	s.restored = message.Restored{MaxMessageID: snap.MaxMessageID, Secret: snap.Secret, Answers: slices.Values(s.answers)}
 	return true
