@@ -152,10 +152,13 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Retire:  func(below uint64) error { return b.log.Retire(below) },
 		Keep:    keep(&cfg.Store),
 		Budget:  cfg.Store.Budget,
-		// Until retention looks again the log grows by a roll and a checkpoint
-		// writes one.
-		Reserve:   3 * cfg.Wal.RollSize,
+		// Until retention looks again a checkpoint writes two rolls at most,
+		// the log grows by two more before the core waits, and by the rest of
+		// a file.
+		Reserve:   5 * cfg.Wal.RollSize,
 		BlockFile: blockFile(cfg.Store.Budget),
+		// Far more than the core lets gather while checkpoints work.
+		MaxUnsaved: 16 * cfg.Wal.RollSize / 128,
 		LogSize: func() int64 {
 			n, err := b.log.Size()
 			if err != nil {
@@ -186,6 +189,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Headroom: cfg.Wal.Headroom,
 		First:    b.store.Generation(),
 		After:    b.store.Index(),
+		Behind:   b.store.Ahead,
 		NoSync:   noSync,
 		Logger:   logger,
 	}, b.core.Replay)
@@ -235,11 +239,11 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 }
 
 // keep translates what is kept of each type of channel.
-func keep(c *config.Store) map[uint8]store.Keep {
-	rules := make(map[uint8]store.Keep)
+func keep(c *config.Store) map[uint8]message.Keep {
+	rules := make(map[uint8]message.Keep)
 	for typ, k := range map[uint8]config.Keep{message.ChannelPerson: c.Person, message.ChannelGroup: c.Group} {
 		if k != (config.Keep{}) {
-			rules[typ] = store.Keep{Age: k.MaxAge, Count: int64(k.MaxMessages), Bytes: k.MaxBytes}
+			rules[typ] = message.Keep{Age: k.MaxAge, Count: int64(k.MaxMessages), Bytes: k.MaxBytes}
 		}
 	}
 	return rules

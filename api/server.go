@@ -76,6 +76,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		"/channel/subscriber_remove": message.OpRemove, "/channel/delete": message.OpDelete} {
 		mux.HandleFunc("POST "+path, changes.limit("changes", s.change(op)))
 	}
+	mux.HandleFunc("POST /channel/keep", changes.limit("changes", s.keep))
 	s.http = http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -167,8 +168,8 @@ func (p *patient) Write(b []byte) (int, error) {
 func (s *Server) change(op message.ChangeOp) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		op := op
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
-		c, err := decode(http.MaxBytesReader(w, r.Body, maxBody))
+		var c change
+		err := decode(w, r, &c)
 		if op == message.OpCreate && c.Reset != 0 {
 			op = message.OpReset
 		}
@@ -179,7 +180,7 @@ func (s *Server) change(op message.ChangeOp) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a channel: %w", err))
 			return
 		}
-		s.carryOut(w, r, op, c)
+		s.carryOut(w, r, c.ID, records(op, c))
 	}
 }
 
@@ -191,20 +192,21 @@ type change struct {
 	Subscribers []string `json:"subscribers"`
 }
 
-// decode reads a body. Names that are not UTF-8 are refused: the JSON decoder
-// would put something else, and longer, in their place.
-func decode(body io.Reader) (c change, err error) {
-	text, err := io.ReadAll(body)
+// decode reads the body of a request. Names that are not UTF-8 are refused: the
+// JSON decoder would put something else, and longer, in their place.
+func decode(w http.ResponseWriter, r *http.Request, c any) error {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return c, fmt.Errorf("cannot read the body: %w", err)
+		return fmt.Errorf("cannot read the body: %w", err)
 	}
 	if !utf8.Valid(text) {
-		return c, errors.New("the body is not UTF-8")
+		return errors.New("the body is not UTF-8")
 	}
-	if err := json.Unmarshal(text, &c); err != nil {
-		return c, fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
+	if err := json.Unmarshal(text, c); err != nil {
+		return fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
 	}
-	return c, nil
+	return nil
 }
 
 func (s *Server) check(op message.ChangeOp, c change) error {
@@ -243,9 +245,8 @@ func (s *Server) check(op message.ChangeOp, c change) error {
 	return nil
 }
 
-// carryOut proposes a change, in several records if it is large, and waits for
-// all of their answers.
-func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.ChangeOp, c change) {
+// records returns a change as records, several if it is large.
+func records(op message.ChangeOp, c change) (all []message.Record) {
 	var parts [][]string
 	if op == message.OpReset {
 		// One record: nobody must see the group between old and new members.
@@ -257,14 +258,22 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.Cha
 		done := len(parts) * changeMembers
 		parts = append(parts, c.Subscribers[done:])
 	}
+	for _, members := range parts {
+		all = append(all, message.Record{Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte(c.ID),
+			Payload: message.AppendChange(nil, op, members)})
+	}
+	return all
+}
+
+// carryOut proposes the records of a change to the channel called name, and
+// waits for all of their answers.
+func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, parts []message.Record) {
 	id, answers := s.enlist(len(parts))
 	defer s.dismiss(id)
 	b := message.NewBatch(false)
-	for _, members := range parts {
-		b.Add(&message.Record{
-			Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte(c.ID),
-			Timestamp: time.Now().UnixMilli(), Payload: message.AppendChange(nil, op, members),
-		}, message.Origin{Conn: id, Loop: uint16(s.o.Outbox)})
+	for i := range parts {
+		parts[i].Timestamp = time.Now().UnixMilli()
+		b.Add(&parts[i], message.Origin{Conn: id, Loop: uint16(s.o.Outbox)})
 	}
 	deadline := time.NewTimer(s.o.Wait)
 	defer deadline.Stop()
@@ -275,7 +284,7 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.Cha
 		}
 		if !errors.Is(err, queue.ErrFull) {
 			b.Release()
-			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: %w", c.ID, err))
+			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: %w", name, err))
 			return
 		}
 		select {
@@ -285,7 +294,7 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.Cha
 			return
 		case <-deadline.C:
 			b.Release()
-			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log was busy for %v, try again", c.ID, s.o.Wait))
+			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log was busy for %v, try again", name, s.o.Wait))
 			return
 		}
 	}
@@ -299,7 +308,7 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.Cha
 		case <-r.Context().Done():
 			return
 		case <-deadline.C:
-			fail(w, http.StatusGatewayTimeout, fmt.Errorf("cannot say whether channel %q is changed: the log did not answer within %v; asking again does no harm", c.ID, s.o.Wait))
+			fail(w, http.StatusGatewayTimeout, fmt.Errorf("cannot say whether channel %q is changed: the log did not answer within %v; asking again does no harm", name, s.o.Wait))
 			return
 		}
 	}
@@ -307,9 +316,9 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, op message.Cha
 	case message.ReasonSuccess:
 		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
 	case message.ReasonChannelNotExist:
-		fail(w, http.StatusNotFound, fmt.Errorf("cannot change channel %q: there is no such group", c.ID))
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot change channel %q: there is no such channel", name))
 	default:
-		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log refused it (reason %d), see the broker's log", c.ID, worst))
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log refused it (reason %d), see the broker's log", name, worst))
 	}
 }
 

@@ -81,6 +81,14 @@ func TestChangesAreChecked(t *testing.T) {
 		{"half a body", "/channel", `{"channel_id":"g"`, 400, "not what is expected"},
 		{"two bodies", "/channel", group("g", "a") + group("g", "b"), 400, "not what is expected"},
 		{"a body without end", "/channel", group("g", strings.Repeat("a", maxBody)), 400, "too large"},
+		{"what is kept of a group", "/channel/keep", `{"channel_id":"g","channel_type":2,"max_age":3600,"max_bytes":0}`, 200, ""},
+		{"what is kept of a pair", "/channel/keep", `{"channel_id":"a","channel_type":1,"uid":"b","max_messages":5}`, 200, ""},
+		{"the rule of its type", "/channel/keep", `{"channel_id":"g","channel_type":2,"of_type":true}`, 200, ""},
+		{"no rule", "/channel/keep", `{"channel_id":"g","channel_type":2}`, 400, "say one or more"},
+		{"two rules", "/channel/keep", `{"channel_id":"g","channel_type":2,"of_type":true,"max_age":1}`, 400, "say one or more"},
+		{"a rule below zero", "/channel/keep", `{"channel_id":"g","channel_type":2,"max_messages":-1}`, 400, "max_messages is -1"},
+		{"an age that no clock has", "/channel/keep", `{"channel_id":"g","channel_type":2,"max_age":9223372037}`, 400, "max_age is 9223372037"},
+		{"half a pair", "/channel/keep", `{"channel_id":"a","channel_type":1,"max_age":1}`, 400, "the other one"},
 		{"a pair of users", "/channel", `{"channel_id":"g","channel_type":1}`, 400, "only groups"},
 	} {
 		before := log.batches

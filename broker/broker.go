@@ -244,6 +244,10 @@ func (b *Broker) apply(c *message.Committed) error {
 			reason := b.change(r)
 			o := batch.Origin(i)
 			b.answer(o, o.MessageID, 0, reason)
+		case message.KindKeep:
+			reason := b.keep(r)
+			o := batch.Origin(i)
+			b.answer(o, o.MessageID, 0, reason)
 		case message.KindCursor:
 			b.cursor(r)
 		default:
@@ -374,6 +378,22 @@ func (b *Broker) change(r *message.Record) uint8 {
 		return message.ReasonSuccess
 	}
 	b.publishRoster(ch)
+	b.touch(ch)
+	return message.ReasonSuccess
+}
+
+// keep sets how much of a channel is kept and returns the reason for its
+// answer. The store learns it with the next checkpoint.
+func (b *Broker) keep(r *message.Record) uint8 {
+	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if ch == nil {
+		return message.ReasonChannelNotExist
+	}
+	k, err := message.DecodeKeep(r.Payload)
+	if err != nil {
+		return message.ReasonSystemError
+	}
+	ch.keep = k
 	b.touch(ch)
 	return message.ReasonSuccess
 }

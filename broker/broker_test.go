@@ -265,6 +265,9 @@ func anything(rnd *rand.Rand, i int) message.Record {
 	case n < 16:
 		r = say(u, g, fmt.Sprint(rnd.IntN(i/2+1)))
 		r.ChannelType = message.ChannelGroup
+	case n == 16:
+		r = message.Record{Kind: message.KindKeep, ChannelType: message.ChannelGroup, ChannelID: []byte(g),
+			Payload: message.AppendKeep(nil, &message.Keep{Count: int64(i)})}
 	case n < 18:
 		r = group(message.ChangeOp(1+rnd.IntN(5)), g, u, users[rnd.IntN(len(users))])
 	default:
@@ -343,7 +346,7 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 func (b *box) state() map[string]string {
 	s := map[string]string{"max id": fmt.Sprint(b.MaxMessageID())}
 	for key, ch := range b.channels {
-		s[key] = fmt.Sprint("last ", ch.last)
+		s[key] = fmt.Sprintf("last %d, keep %+v", ch.last, ch.keep)
 		for _, m := range ch.members {
 			s[key+" "+m.user.uid] = fmt.Sprint(m.joined, m.read)
 		}

@@ -41,7 +41,7 @@ func (b *Broker) checkpoint(c *message.Committed) {
 // farBehind times CheckpointBytes may be in the log and in no checkpoint; then
 // apply waits, and with it the log and the senders: the index of what is only
 // in the log is in memory.
-const farBehind = 8
+const farBehind = 4
 
 // states yields the state of each channel that changed.
 func (b *Broker) states(yield func(*message.ChannelState) bool) {
@@ -50,7 +50,7 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 		if ch.gone {
 			continue
 		}
-		st.Channel, st.Last, st.Members = ch.Channel, ch.last, st.Members[:0]
+		st.Channel, st.Last, st.Keep, st.Members = ch.Channel, ch.last, ch.keep, st.Members[:0]
 		for _, m := range ch.members {
 			st.Members = append(st.Members, message.Member{UID: m.user.uid, Joined: m.joined, Read: m.read})
 		}
@@ -63,7 +63,7 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 // restore takes in a channel from the store. A person channel without members
 // comes from a store that has lost them: its id names them.
 func (b *Broker) restore(st *message.ChannelState) {
-	ch := &channel{Channel: st.Channel, last: st.Last}
+	ch := &channel{Channel: st.Channel, last: st.Last, keep: st.Keep}
 	b.add(ch)
 	for i := range st.Members {
 		m := &st.Members[i]

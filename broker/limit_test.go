@@ -45,6 +45,32 @@ func TestThereMayBeOnlySoManyChannels(t *testing.T) {
 	may("room again", "a@e", message.ReasonSuccess)
 }
 
+// A channel's own rule reaches the store with the checkpoint; one for a channel
+// that does not exist, or that nobody understands, is refused.
+func TestARuleIsForAChannelThatExists(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	b.generation = 1
+	rule := func(id string, payload []byte) message.Record {
+		return message.Record{Kind: message.KindKeep, ChannelType: message.ChannelGroup, ChannelID: []byte(id), Payload: payload}
+	}
+	some := message.AppendKeep(nil, &message.Keep{Count: 5})
+	b.expect("no such group", b.commit(rule("g", some), false, nil), "ack 5 seq 0 id 0")
+	b.commit(group(message.OpCreate, "g", "a"), false, nil)
+	b.expect("a rule", b.commit(rule("g", some), false, nil), "ack 1 seq 0 id 0")
+	b.expect("not a rule", b.commit(rule("g", some[1:]), false, nil), "ack 15 seq 0 id 0")
+	b.generation = 2
+	b.commit(say("a", "a@b", "1"), false, nil)
+	if k := b.shelf.channels["\x02g"].Keep; k == nil || k.Count != 5 {
+		t.Errorf("the store got %+v", k)
+	}
+	b.commit(rule("g", message.AppendKeep(nil, nil)), false, nil)
+	b.generation = 3
+	b.commit(say("a", "a@b", "2"), false, nil)
+	if k := b.shelf.channels["\x02g"].Keep; k != nil {
+		t.Errorf("the store has %+v where there is no rule any more", k)
+	}
+}
+
 // A broker that cannot go on takes nothing more in: whoever waits to hand over
 // what was committed learns it, instead of waiting for ever.
 func TestABrokerThatCannotGoOnSaysSo(t *testing.T) {

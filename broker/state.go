@@ -12,6 +12,7 @@ type channel struct {
 	*message.Channel
 	last    uint64 // newest sequence; invariant: equals the store's
 	members []*membership
+	keep    *message.Keep
 	changed bool // is in Broker.changed
 	gone    bool // deleted
 }

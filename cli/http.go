@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gatepost/config"
 )
 
 // DefaultHTTP is where a broker with built-in settings serves HTTP.
@@ -45,11 +47,25 @@ func call(ctx context.Context, method, addr, path string, body any) (int, []byte
 
 // channel creates and changes groups.
 func channel(ctx context.Context, env Env, args []string) error {
-	f := newFlags("channel", "create ID [--members A,B]\nadd ID --members A,B\nremove ID --members A,B\ndelete ID",
-		"Creates a group and changes its members. It returns when the change is durable.")
+	f := newFlags("channel", "create ID [--members A,B]\nadd ID --members A,B\nremove ID --members A,B\ndelete ID\nkeep ID [--max-age T] [--max-messages N] [--max-bytes SIZE]\nkeep ID --of-type",
+		`Creates a group and changes its members. It returns when the change is durable.
+
+keep sets how much of one channel is kept, whatever the configuration says of
+its type: of a group, or with --uid of the pair of users --uid and ID. What is
+not named has no bound. With --of-type the configuration holds again. Whole
+blocks are dropped, the oldest first, from the next checkpoint on.`)
 	addr := f.String("http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
 	members := f.String("members", "", "`UIDS`, separated by commas")
 	reset := f.Bool("reset", false, "with create: replace the members there are")
+	uid := f.String("uid", "", "with keep: the other `UID` of a pair of users")
+	maxAge := f.Duration("max-age", 0, "with keep: `TIME` since a message was taken in, like 720h")
+	maxMessages := f.Int64("max-messages", 0, "with keep: messages")
+	var maxBytes int64
+	f.Func("max-bytes", "with keep: `SIZE` of what is on the disk, like 10MiB", func(text string) (err error) {
+		maxBytes, err = config.ParseSize(text)
+		return err
+	})
+	ofType := f.Bool("of-type", false, "with keep: the configuration of the channel's type holds")
 	words, err := f.parse(env, args)
 	if err != nil {
 		return err
@@ -58,12 +74,25 @@ func channel(ctx context.Context, env Env, args []string) error {
 		return f.wrong("needs what to do and the group's id, got %q", words)
 	}
 	path, ok := map[string]string{
-		"create": "/channel", "add": "/channel/subscriber_add", "remove": "/channel/subscriber_remove", "delete": "/channel/delete",
+		"create": "/channel", "add": "/channel/subscriber_add", "remove": "/channel/subscriber_remove", "delete": "/channel/delete", "keep": "/channel/keep",
 	}[words[0]]
 	if !ok {
-		return f.wrong("cannot %q a channel: create, add, remove, delete are possible", words[0])
+		return f.wrong("cannot %q a channel: create, add, remove, delete, keep are possible", words[0])
 	}
 	body := map[string]any{"channel_id": words[1], "channel_type": 2}
+	if words[0] == "keep" {
+		switch {
+		case *maxAge < 0 || *maxAge%time.Second != 0:
+			return f.wrong("--max-age is %v, whole seconds are possible", *maxAge)
+		case *ofType:
+			body["of_type"] = true
+		default:
+			body["max_age"], body["max_messages"], body["max_bytes"] = int64(*maxAge/time.Second), *maxMessages, maxBytes
+		}
+		if *uid != "" {
+			body["channel_type"], body["uid"] = 1, *uid
+		}
+	}
 	if *members != "" {
 		body["subscribers"] = strings.Split(*members, ",")
 	} else if words[0] == "add" || words[0] == "remove" {

@@ -356,11 +356,11 @@ func TestParseArgs(t *testing.T) {
 func TestSizes(t *testing.T) {
 	f := func(s string, want int64) {
 		t.Helper()
-		got, err := parseSize(s)
+		got, err := ParseSize(s)
 		if err != nil || got != want {
 			t.Errorf("%s: found %d, %v, expected %d", s, got, err, want)
 		}
-		if back, err := parseSize(formatSize(got)); err != nil || back != got {
+		if back, err := ParseSize(formatSize(got)); err != nil || back != got {
 			t.Errorf("%s: found %d, %v after the way round", s, back, err)
 		}
 	}

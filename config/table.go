@@ -147,7 +147,7 @@ func table() []key {
 			help:    "Batches that are written and synced together at most."},
 		{name: "wal.headroom", kind: size, min: 1 * mib, max: 64 * gib, at: func(c *Config) any { return &c.Wal.Headroom },
 			profile: func(p *hwprofile.Profile) any { return &p.Headroom },
-			help:    "Free space on the disk below which messages are refused, so that a full disk can still be restarted from."},
+			help:    "Free space on the disk below which messages are refused, so that a full disk can still be restarted from. They are taken again when a quarter more is free."},
 
 		{name: "store.budget", kind: size, builtin: "0B", min: 64 * mib, max: 1 << 50, zero: "no bound but the disk", at: func(c *Config) any { return &c.Store.Budget },
 			help: "What log, messages and metadata may take on the disk together, at least 16 times wal.roll_size. Beyond it the oldest messages of all channels are dropped. Without a bound messages are refused when the disk is full."},

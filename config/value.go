@@ -54,7 +54,7 @@ func (k *key) set(c *Config, s string) *problem {
 		}
 		*k.at(c).(*int) = int(n)
 	case size:
-		n, err := parseSize(s)
+		n, err := ParseSize(s)
 		if err != nil || !k.inRange(n) {
 			p := bad()
 			if err != nil {
@@ -176,8 +176,8 @@ func units() []struct {
 	}{{"GiB", gib}, {"MiB", mib}, {"KiB", kib}, {"B", 1}}
 }
 
-// parseSize reads a whole number with a required unit.
-func parseSize(s string) (int64, error) {
+// ParseSize reads a whole number with a required unit, like 10MiB.
+func ParseSize(s string) (int64, error) {
 	if s == "0" {
 		return 0, nil
 	}

@@ -25,6 +25,66 @@ func onDisk(t testing.TB, dir string) (bytes int64) {
 	return bytes
 }
 
+// A group with a rule of its own keeps what it says, whatever holds for other
+// groups, also after a kill.
+func TestKeepOfOneChannel(t *testing.T) {
+	b := start(t, plain, set("store.group_max_messages", "100"), set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
+	b.channel("g", "alice")
+	b.channel("h", "alice")
+	works(t, "channel", "keep", "h", "--max-bytes", "1GiB", "--http", b.http)
+	for _, c := range []struct {
+		args []string
+		code int
+		said string
+	}{
+		{[]string{"nobody", "--max-messages", "5"}, 1, "no such channel"},
+		{[]string{"h", "--max-age", "1500ms"}, 2, "whole seconds"},
+		{[]string{"h", "--max-bytes", "5"}, 2, "max-bytes"},
+		{[]string{"zoe", "--uid", "alice", "--max-messages", "5"}, 1, "no such channel"},
+	} {
+		if _, said, code := gatepost(t, append([]string{"channel", "keep", "--http", b.http}, c.args...)...); code != c.code || !strings.Contains(said, c.said) {
+			t.Errorf("keep %v: exit code %d, want %d and %q\n%s", c.args, code, c.code, c.said, said)
+		}
+	}
+	alice := b.must(t, dialer{uid: "alice"})
+	text := make([]byte, 16_000)
+	r := random(t)
+	sent := 0
+	more := func(n int) {
+		for range n {
+			for i := range text {
+				text[i] = byte(r.Uint32())
+			}
+			for _, id := range []string{"g", "h"} {
+				alice.post(t, send{channel: id, kind: group, no: fmt.Sprint(id, sent)}, string(text))
+				if a := alice.nextAck(t); a.reason != reasonSuccess {
+					t.Fatalf("SENDACK %+v", a)
+				}
+			}
+			sent++
+		}
+	}
+	begins := func(id string) uint64 { return b.past(t, "uid=alice&limit=1&group="+id).First }
+	more(400)
+	for range 50 { // until retention has come by
+		if begins("g") > 200 {
+			break
+		}
+		more(10)
+	}
+	if g, h := begins("g"), begins("h"); g <= 200 || h != 1 {
+		t.Errorf("of %d messages the group with the rule of its type begins at %d, that with its own at %d", sent, g, h)
+	}
+	alice.close()
+	b.kill()
+	b.start()
+	alice = b.must(t, dialer{uid: "alice"})
+	more(150)
+	if h := begins("h"); h != 1 {
+		t.Errorf("after a kill the group with its own rule begins at %d", h)
+	}
+}
+
 // A box with a budget for its disk and a bound for groups runs for a long time:
 // the budget holds, the newest messages are there, readers are told where
 // history begins, and a device that was away gets what is left.

@@ -17,6 +17,8 @@ const (
 	// KindCursor moves the read position of one device class in one channel:
 	// FromUID is the user, Device the device flag, MessageID the sequence.
 	KindCursor Kind = 3
+	// KindKeep sets how much of a channel is kept; Payload is a Keep.
+	KindKeep Kind = 4
 )
 
 // MaxRecord is the largest encoded record in bytes. It bounds what a decoder

@@ -62,6 +62,31 @@ func TestAChangeComesBack(t *testing.T) {
 	}
 }
 
+func TestARuleComesBack(t *testing.T) {
+	for _, k := range []*Keep{nil, {}, {Age: time.Hour, Count: 5, Bytes: 1 << 40}} {
+		src := AppendKeep(nil, k)
+		got, err := DecodeKeep(src)
+		if err != nil || !reflect.DeepEqual(got, k) {
+			t.Errorf("wrote %+v, read %+v %v", k, got, err)
+		}
+		for cut := range src {
+			if _, err := DecodeKeep(src[:cut]); !errors.Is(err, ErrRecord) {
+				t.Errorf("%d of %d bytes were taken for a rule: %v", cut, len(src), err)
+			}
+		}
+	}
+	for _, bad := range []*Keep{{Age: -time.Hour}, {Count: -1}, {Bytes: -1}} {
+		if _, err := DecodeKeep(AppendKeep(nil, bad)); !errors.Is(err, ErrRecord) {
+			t.Errorf("%+v was taken: %v", bad, err)
+		}
+	}
+	huge := AppendKeep(nil, &Keep{})
+	huge[8] = 0x7f // milliseconds that are more than a time.Duration holds
+	if _, err := DecodeKeep(huge); !errors.Is(err, ErrRecord) {
+		t.Errorf("a huge age was taken: %v", err)
+	}
+}
+
 func TestABatchIsWhatWasAdded(t *testing.T) {
 	b := NewBatch(false)
 	for i := range 10 {

@@ -6,6 +6,7 @@ import "iter"
 type ChannelState struct {
 	Channel *Channel
 	Last    uint64 // newest sequence; 0: no message yet
+	Keep    *Keep  // its own rule, never changed in place; nil: that of its type
 	Members []Member
 }
 

@@ -38,6 +38,9 @@ func (s *Store) Run() error {
 		case now := <-ticker.C:
 			s.forget(now)
 		case f := <-s.work:
+			if s.o.Budget > 0 && s.size() > s.o.Budget { // room for what is written now
+				s.forget(time.Now())
+			}
 			if !s.persist(f) {
 				return nil
 			}

@@ -160,7 +160,7 @@ func (s *Store) loadChannels(restored *message.Restored) (map[uint32]*series, er
 			return fmt.Errorf("cannot read the state of a channel: %w", err)
 		}
 		restored.Channels = append(restored.Channels, st)
-		c := &series{channel: st.Channel, number: number, first: 1, last: st.Last}
+		c := &series{channel: st.Channel, number: number, first: 1, last: st.Last, keep: st.Keep}
 		numbers[number] = c
 		s.series[st.Channel] = c
 		s.names[string(key)] = c

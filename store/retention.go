@@ -4,15 +4,9 @@ import (
 	"encoding/binary"
 	"slices"
 	"time"
-)
 
-// Keep says how much of a channel is kept. 0 is no bound. Whole blocks are
-// dropped, the oldest first; what is only in the log stays.
-type Keep struct {
-	Age   time.Duration // since a message was taken in
-	Count int64         // messages
-	Bytes int64         // of its blocks
-}
+	"gatepost/message"
+)
 
 // retainEvery is how often age is looked at while no checkpoint does.
 const retainEvery = time.Minute
@@ -139,16 +133,26 @@ func (s *Store) all() []*series {
 	return list
 }
 
+// ruled returns the series that have a rule, their own or that of their type.
+func (s *Store) ruled() map[*series]message.Keep {
+	s.mu.RLock() // apply may give a channel another rule
+	defer s.mu.RUnlock()
+	rules := make(map[*series]message.Keep)
+	for _, c := range s.series {
+		keep := s.o.Keep[c.channel.Type]
+		if c.keep != nil {
+			keep = *c.keep
+		}
+		if keep != (message.Keep{}) {
+			rules[c] = keep
+		}
+	}
+	return rules
+}
+
 // expired returns the channels that have more than their rules allow.
 func (s *Store) expired(now time.Time) (trims []trim) {
-	if len(s.o.Keep) == 0 {
-		return nil
-	}
-	for _, c := range s.all() {
-		keep, ok := s.o.Keep[c.channel.Type]
-		if !ok {
-			continue
-		}
+	for c, keep := range s.ruled() {
 		first := c.first
 		if n := c.logged - 1; keep.Count > 0 && n > uint64(keep.Count) {
 			first = max(first, n-uint64(keep.Count)+1)

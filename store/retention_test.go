@@ -17,7 +17,7 @@ func TestRetentionAgainstAModel(t *testing.T) {
 	const count, budget, file = 700, 600_000, 60_000
 	w.blockCap = file
 	w.change = func(o *Options) {
-		o.Keep = map[uint8]Keep{2: {Count: count}}
+		o.Keep = map[uint8]message.Keep{2: {Count: count}}
 		o.Budget, o.Reserve = budget, 100_000
 		o.LogSize = w.log.size
 	}
@@ -124,11 +124,11 @@ func (w *world) checkKept() {
 // Age and bytes drop whole blocks.
 func TestRetentionByAgeAndBytes(t *testing.T) {
 	r := random(t)
-	for name, keep := range map[string]Keep{"age": {Age: 200 * time.Millisecond}, "bytes": {Bytes: 20_000}} {
+	for name, keep := range map[string]message.Keep{"age": {Age: 200 * time.Millisecond}, "bytes": {Bytes: 20_000}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.kill()
-			w.change = func(o *Options) { o.Keep = map[uint8]Keep{2: keep} }
+			w.change = func(o *Options) { o.Keep = map[uint8]message.Keep{2: keep} }
 			w.open()
 			noise := make([]byte, 200)
 			for range 10 { // a message's time is its number, in milliseconds
@@ -156,6 +156,51 @@ func TestRetentionByAgeAndBytes(t *testing.T) {
 			w.checkKept()
 		})
 	}
+}
+
+// A channel's own rule is instead of that of its type, also after a restart.
+func TestRetentionByAChannelsOwnRule(t *testing.T) {
+	r := random(t)
+	w := newWorld(t)
+	w.kill()
+	w.change = func(o *Options) { o.Keep = map[uint8]message.Keep{2: {Count: 300}} }
+	w.keeps = map[string]*message.Keep{"all": {}, "few": {Count: 100}}
+	w.open()
+	noise := make([]byte, 500)
+	more := func() {
+		for range 10 {
+			for range 100 {
+				for i := range noise {
+					noise[i] = byte(r.Uint32())
+				}
+				for _, id := range []string{"all", "few", "type"} {
+					w.say(id, append([]byte(nil), noise...))
+				}
+			}
+			w.checkpoint()
+		}
+		if err := w.store.retain(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		w.checkKept()
+	}
+	expect := func(when string, want map[string]uint64) {
+		t.Helper()
+		for id, first := range w.firsts() {
+			if first != want[id] {
+				t.Errorf("%s: channel %s begins at %d, want %d", when, id, first, want[id])
+			}
+		}
+	}
+	more()
+	expect("at first", map[string]uint64{"all": 1, "few": 901, "type": 701})
+	w.kill()
+	w.open()
+	more()
+	expect("after a restart", map[string]uint64{"all": 1, "few": 1901, "type": 1701})
+	delete(w.keeps, "all")
+	more()
+	expect("without its own rule", map[string]uint64{"all": 2701, "few": 2901, "type": 2701})
 }
 
 // Files in which nothing is left go wherever they are, and pages forget them: a

@@ -30,7 +30,8 @@ type series struct {
 	chunks [][]message.Location
 	base   uint64
 
-	touched bool // has messages or a state that no checkpoint holds; apply only
+	keep    *message.Keep // its own rule; nil: that of its type
+	touched bool          // has messages or a state that no checkpoint holds; apply only
 }
 
 // blockRef is one block of a series, 32 bytes.

@@ -101,6 +101,8 @@ func checkVersion(src []byte) error {
 //	| 1       | u32    |      |         | uid n, uid, joined, reads, each |
 //	+---------+--------+------+---------+ read: device u8, seq            |
 //	                                    +---------------------------------+
+//	                                    | keep, see message.AppendKeep    |
+//	                                    +---------------------------------+
 //
 // Its key is the channel's type in one byte and its id.
 func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
@@ -119,7 +121,7 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 			dst = binary.AppendUvarint(dst, r.Seq)
 		}
 	}
-	return dst
+	return message.AppendKeep(dst, st.Keep)
 }
 
 func appendChannelKey(dst []byte, ch *message.Channel) []byte {
@@ -150,8 +152,11 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 		}
 		st.Members = append(st.Members, m)
 	}
-	if d.bad || len(d.rest) > 0 {
+	if d.bad {
 		return st, 0, fmt.Errorf("%w: the state of channel %q does not end where it should", errFormat, st.Channel.ID)
+	}
+	if st.Keep, err = message.DecodeKeep(d.rest); err != nil {
+		return st, 0, fmt.Errorf("%w: the state of channel %q: %w", errFormat, st.Channel.ID, err)
 	}
 	return st, number, nil
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"gatepost/message"
 )
@@ -24,9 +25,10 @@ func TestStateBytes(t *testing.T) {
 	}
 
 	st := message.ChannelState{Channel: &message.Channel{ID: "team", Type: 2}, Last: 300, Members: []message.Member{
-		{UID: "bob", Joined: 5, Read: []message.ReadPosition{{Device: 1, Seq: 200}}}, {UID: "eve"}}}
+		{UID: "bob", Joined: 5, Read: []message.ReadPosition{{Device: 1, Seq: 200}}}, {UID: "eve"}}, Keep: &message.Keep{Age: 2 * time.Millisecond, Count: 3, Bytes: 4}}
 	value := appendState(nil, &st, 0x0a0b0c0d)
-	if got, want := hex.EncodeToString(value), "01"+"0d0c0b0a"+"ac02"+"02"+"03626f62"+"05"+"01"+"01"+"c801"+"03657665"+"00"+"00"; got != want {
+	if got, want := hex.EncodeToString(value), "01"+"0d0c0b0a"+"ac02"+"02"+"03626f62"+"05"+"01"+"01"+"c801"+"03657665"+"00"+"00"+
+		"01"+"0200000000000000"+"0300000000000000"+"0400000000000000"; got != want {
 		t.Errorf("a state is\n%s, want\n%s", got, want)
 	}
 	key := appendChannelKey(nil, st.Channel)

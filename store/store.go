@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -24,14 +25,18 @@ type Options struct {
 	// ReadLog reads len(p) bytes of a log generation; any goroutine calls it.
 	// It fails with fs.ErrNotExist when the generation was retired.
 	ReadLog func(p []byte, generation uint64, offset int64) error
-	// Keep bounds what is kept of the channels of a type. Budget bounds what
+	// Keep bounds what is kept of the channels of a type that have no rule of
+	// their own. Budget bounds what
 	// store and log take on the disk together, bytes, 0: nothing does; the
 	// oldest block files go first. Reserve is what is left free inside it for
 	// the log and the checkpoint to come, LogSize what the log takes.
-	Keep    map[uint8]Keep
+	Keep    map[uint8]message.Keep
 	Budget  int64
 	Reserve int64
 	LogSize func() int64
+	// MaxUnsaved is how many messages may be in the log only while checkpoints
+	// fail: each takes 24 bytes of memory. 0: no bound.
+	MaxUnsaved int64
 
 	segment int64 // size of the metadata's data file, for tests; 0: metaSegment
 
@@ -130,6 +135,15 @@ func (s *Store) Stats() *Stats { return &s.stats }
 // Checkpointing reports whether a checkpoint is under way. Any goroutine.
 func (s *Store) Checkpointing() bool { return s.busy.Load() }
 
+// Ahead says why the log must not grow any more, nil: it may. Any goroutine.
+func (s *Store) Ahead() error {
+	n := s.stats.Unsaved.Load()
+	if s.o.MaxUnsaved == 0 || n < s.o.MaxUnsaved || !s.stats.Behind.Load() {
+		return nil
+	}
+	return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d messages are in the log only, the limit is %d", n, s.o.MaxUnsaved)
+}
+
 // Put notes where the message with sequence seq lies. Sequences of a channel
 // come in order without gaps; anything else is a bug and panics.
 func (s *Store) Put(ch *message.Channel, seq uint64, at message.Location) {
@@ -199,7 +213,9 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 		start := len(f.bytes)
 		f.bytes = appendChannelKey(f.bytes, st.Channel)
 		value := len(f.bytes)
-		f.bytes = appendState(f.bytes, st, s.channel(st.Channel).number)
+		c := s.channel(st.Channel)
+		c.keep = st.Keep
+		f.bytes = appendState(f.bytes, st, c.number)
 		f.states = append(f.states, state{start, value, len(f.bytes)})
 	}
 	for _, c := range s.touched {

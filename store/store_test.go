@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,6 +99,7 @@ type world struct {
 	last     map[string]uint64
 	model    map[string][][]byte // payloads by channel, sequence 1 first
 	answers  []message.Answer
+	keeps    map[string]*message.Keep // rules of single channels
 	blockCap int64
 	change   func(*Options)
 	report   Report
@@ -201,7 +203,7 @@ func (w *world) snapshot() bool {
 		Index: uint64(w.ready), Generation: w.log.generation, MaxMessageID: int64(w.ready), Secret: [16]byte{1, 2, 3}, Window: window,
 		Changed: func(yield func(*message.ChannelState) bool) {
 			for id := range w.changed {
-				st := message.ChannelState{Channel: w.channels[id], Last: w.last[id], Members: []message.Member{
+				st := message.ChannelState{Channel: w.channels[id], Last: w.last[id], Keep: w.keeps[id], Members: []message.Member{
 					{UID: "alice", Joined: 3, Read: []message.ReadPosition{{Device: 1, Seq: w.last[id]}, {Device: 2, Seq: 1}}}, {UID: id}}}
 				if !yield(&st) {
 					return
@@ -341,5 +343,28 @@ func TestStoreAgainstAModel(t *testing.T) {
 		if len(st.Members) != 2 || st.Members[0].UID != "alice" || st.Members[0].Joined != 3 || len(st.Members[0].Read) != 2 {
 			t.Errorf("channel %s came back with members %+v", st.Channel.ID, st.Members)
 		}
+	}
+}
+
+// The log must stop only when checkpoints fail and much is in the log alone.
+func TestTheStoreSaysWhenTheLogIsTooFarAhead(t *testing.T) {
+	w := newWorld(t)
+	w.store.o.MaxUnsaved = 3
+	for i := range 3 {
+		if err := w.store.Ahead(); err != nil {
+			t.Errorf("with %d messages: %v", i, err)
+		}
+		w.say("a", []byte("x"))
+	}
+	if err := w.store.Ahead(); err != nil {
+		t.Errorf("while checkpoints work: %v", err)
+	}
+	w.store.stats.Behind.Store(true)
+	if err := w.store.Ahead(); err == nil || !strings.Contains(err.Error(), "3 messages are in the log only, the limit is 3") {
+		t.Errorf("while they fail: %v", err)
+	}
+	w.checkpoint()
+	if err := w.store.Ahead(); err != nil {
+		t.Errorf("behind the next that works: %v", err)
 	}
 }

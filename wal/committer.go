@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -44,7 +43,7 @@ type Committer struct {
 
 // trouble is why batches are refused.
 type trouble struct {
-	kind error // ErrDiskFull or ErrPoisoned
+	kind error // ErrDiskFull, ErrBehind or ErrPoisoned
 	err  error // wraps kind and says why
 }
 
@@ -94,7 +93,7 @@ func NewCommitter(l *Log, o CommitterOptions, sink func(message.Committed) error
 }
 
 // Propose hands b over to be made durable. It never blocks. On an error, which
-// is queue.ErrFull, queue.ErrClosed, ErrDiskFull or ErrPoisoned or says that
+// is queue.ErrFull, queue.ErrClosed, ErrDiskFull, ErrBehind or ErrPoisoned or says that
 // the batch or a record in it is too large, b stays with the caller. Volatile batches pass while
 // the disk is full.
 func (c *Committer) Propose(b *message.Batch) error {
@@ -229,10 +228,10 @@ func (c *Committer) commit(batches []*message.Batch) error {
 
 // fail takes note of an error of the log and returns it for the sink.
 func (c *Committer) fail(err error) error {
-	t := &trouble{ErrDiskFull, err}
-	if errors.Is(err, ErrDiskFull) {
+	t := &trouble{passing(err), err}
+	if t.kind != nil {
 		c.probe.Reset(c.every)
-		c.log.logger.Warn("disk is full, messages are refused", "err", err)
+		c.log.logger.Warn(t.kind.Error()+", messages are refused", "err", err)
 	} else {
 		t = &trouble{ErrPoisoned, fmt.Errorf("%w: %w", ErrPoisoned, err)}
 		c.log.logger.Error("log has failed", "err", err)
@@ -241,18 +240,20 @@ func (c *Committer) fail(err error) error {
 	return t.err
 }
 
-// lookAgain is called some time after the disk was found full.
+// lookAgain is called some time after the disk was found full. Messages are
+// taken again when a quarter more than the headroom is free, so that senders are
+// not refused and let in by turns.
 func (c *Committer) lookAgain() {
 	t := c.state.Load()
-	if t == nil || t.kind != ErrDiskFull {
+	if t == nil || t.kind == ErrPoisoned {
 		return
 	}
-	switch err := c.log.ready(int64(min(c.o.GroupBytes, 1<<20))); {
+	switch err := c.log.ready(max(int64(min(c.o.GroupBytes, 1<<20)), c.log.headroom/4)); {
 	case err == nil:
 		c.state.Store(nil)
-		c.log.logger.Info("disk has space again, messages are taken")
-	case errors.Is(err, ErrDiskFull):
-		c.state.Store(&trouble{ErrDiskFull, err})
+		c.log.logger.Info("messages are taken again, that is over: " + t.kind.Error())
+	case passing(err) != nil:
+		c.state.Store(&trouble{passing(err), err})
 		c.probe.Reset(c.every)
 	default:
 		c.fail(err)

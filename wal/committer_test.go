@@ -137,9 +137,13 @@ func start(t testing.TB, l *Log, o CommitterOptions) *box {
 }
 
 // newBox starts on a fresh directory on d.
-func newBox(t testing.TB, d *disk, o CommitterOptions) *box {
+func newBox(t testing.TB, d *disk, o CommitterOptions, change ...func(*Options)) *box {
 	t.Helper()
-	l := d.log(Options{Dir: t.TempDir(), Headroom: 1000})
+	options := Options{Dir: t.TempDir(), Headroom: 1000}
+	for _, f := range change {
+		f(&options)
+	}
+	l := d.log(options)
 	if _, err := l.start(func(message.Committed) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -458,7 +462,7 @@ func TestFullDiskRefusesAndRecoversWithANewGeneration(t *testing.T) {
 
 func TestHeadroomIsKept(t *testing.T) {
 	d := &disk{}
-	b := newBox(t, d, CommitterOptions{GroupBytes: 1000})
+	b := newBox(t, d, CommitterOptions{GroupBytes: 100})
 	b.propose("safe")
 	first := b.commits("safe")
 	d.free.Store(1000)
@@ -468,7 +472,55 @@ func TestHeadroomIsKept(t *testing.T) {
 		t.Error(err)
 	}
 	same(t, d.writes.Load(), before)
-	d.free.Store(5000)
+	for _, free := range []int64{1000, 1099, 1249} { // a little more than the headroom is not enough
+		d.free.Store(free)
+		b.c.inbox.Push(nil) // look again
+		passes := message.NewBatch(true)
+		passes.Add(&message.Record{Payload: []byte("volatile")}, message.Origin{})
+		if err := b.c.Propose(passes); err != nil {
+			t.Fatal(err)
+		}
+		b.commits("volatile")
+		if b.c.state.Load() == nil {
+			t.Errorf("messages are taken again with %d bytes free", free)
+		}
+	}
+	d.free.Store(1250)
+	b.recover()
+	b.propose("again")
+	if c := b.commits("again"); c.Generation != first.Generation {
+		t.Errorf("a generation that never failed was left: %+v after %+v", c, first)
+	}
+	same(t, b.stop(nil), []string{"safe", "again"})
+}
+
+// While the store does not follow, nothing is written, what needs no writing
+// passes, and it goes on in the same generation when the store has caught up.
+func TestTheLogWaitsForTheStore(t *testing.T) {
+	d := &disk{}
+	var behind atomic.Pointer[string]
+	b := newBox(t, d, CommitterOptions{}, func(o *Options) {
+		o.Behind = func() error {
+			if why := behind.Load(); why != nil {
+				return errors.New(*why)
+			}
+			return nil
+		}
+	})
+	b.propose("safe")
+	first := b.commits("safe")
+	why := "checkpoints fail"
+	behind.Store(&why)
+	before := d.writes.Load()
+	b.propose("too much")
+	if err := b.refuses("too much", ErrBehind); !strings.Contains(err.Error(), why) {
+		t.Error(err)
+	}
+	if err := b.c.Propose(batch("late")); err != ErrBehind {
+		t.Errorf("propose: %v", err)
+	}
+	same(t, d.writes.Load(), before)
+	behind.Store(nil)
 	b.recover()
 	b.propose("again")
 	if c := b.commits("again"); c.Generation != first.Generation {

@@ -23,6 +23,10 @@ type Options struct {
 	RollSize int64    // bytes; a file that has grown to this is followed by a new generation; 0: 16 MiB
 	Recycle  bool     // write into files of their full size that are used again, see recycled; else append with the library
 	Headroom int64    // bytes that must stay free on the disk; 0: no such bound
+	// Behind says why the log must not grow now, for example because nothing is
+	// moved from it to where it is kept in the end; nil: it may. It is called
+	// before each write and must be quick.
+	Behind func() error
 	// First and After are what a checkpoint says: all groups up to index After
 	// are stored elsewhere, and the next one is in generation First. What is
 	// older is not replayed and not missed. 0: there is no checkpoint.
@@ -37,6 +41,21 @@ type Options struct {
 // ErrDiskFull is returned while there is no space for the log. It passes.
 var ErrDiskFull = errors.New("disk is full")
 
+// ErrBehind is returned while what Options.Behind says keeps the log from
+// growing. It passes.
+var ErrBehind = errors.New("the log is too far ahead of the store")
+
+// passing returns ErrDiskFull or ErrBehind if that is what err is: an error
+// after which the log is as good as before. nil: it is another.
+func passing(err error) error {
+	for _, kind := range []error{ErrDiskFull, ErrBehind} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return nil
+}
+
 // ErrPoisoned is returned after a write or a sync has failed for another reason
 // than space. It stays until the process is started again.
 var ErrPoisoned = errors.New("log has failed, the process must be started again")
@@ -47,6 +66,7 @@ type Log struct {
 	roll     int64
 	headroom int64
 	noSync   bool
+	behind   func() error // as in Options
 	logger   *slog.Logger
 	lock     *os.File // the data directory
 	files    files
@@ -98,7 +118,7 @@ func newLog(o Options) *Log {
 		o.RollSize = 16 << 20
 	}
 	l := &Log{
-		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, logger: o.Logger,
+		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, behind: o.Behind, logger: o.Logger,
 		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
 		newEngine: openLibrary, free: freeBytes, plain: o.Recycle,
 	}
@@ -141,7 +161,7 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 	}
 	l.logger.Info("log replayed", "generations", w.report.Generations, "groups", w.report.Frames, "records", w.report.Records,
 		"bytes", w.report.Bytes, "last_index", w.report.LastIndex, "gaps", len(w.report.Gaps), "took", time.Since(began))
-	if err := l.ready(0); err != nil && !errors.Is(err, ErrDiskFull) {
+	if err := l.ready(0); err != nil && passing(err) == nil {
 		return w.report, err
 	} else if err != nil {
 		l.logger.Warn("log cannot be written yet", "err", err)
@@ -265,7 +285,7 @@ func (l *Log) Close() error {
 
 // append makes frame durable, whose body lies behind headerSize bytes for the
 // header, and returns its index and where the body begins. The error wraps
-// ErrDiskFull, or else the log must not be used any more.
+// ErrDiskFull or ErrBehind, or else the log must not be used any more.
 func (l *Log) append(frame []byte, records int) (index uint64, body int64, err error) {
 	if err := l.ready(int64(len(frame))); err != nil {
 		return 0, 0, err
@@ -289,6 +309,11 @@ func (l *Log) ready(size int64) error {
 	if free, ok := l.free(l.lock); ok && free < l.headroom+size {
 		return fmt.Errorf("%w: %d bytes are free at %s, %d are needed and a headroom of %d shall stay; delete something",
 			ErrDiskFull, free, l.dir, size, l.headroom)
+	}
+	if l.behind != nil {
+		if err := l.behind(); err != nil {
+			return fmt.Errorf("%w: %w", ErrBehind, err)
+		}
 	}
 	if l.engine != nil && l.at.end < l.rollAt {
 		return nil
