@@ -37,6 +37,10 @@ const (
 	// metaSegment is the size to which the library makes its data file, as a
 	// hole. Compaction keeps what is in it far below.
 	metaSegment = 256 << 20
+	// damagedKey is in the first bucket of metadata that were salvaged, until
+	// somebody has made up for what is missing: a crash must not hide that.
+	damagedKey = "damaged"
+
 	// compactAt is the smallest size at which compaction is worth it.
 	compactAt = 8 << 20
 )
@@ -166,6 +170,11 @@ func (m *meta) open() (report metaReport, err error) {
 		}
 		highest := numbers[len(numbers)-1]
 		if found.salvage != nil { // whole transactions lie behind damage
+			first := m.o.Buckets[0]
+			if found.salvage[first] == nil {
+				found.salvage[first] = make(map[string][]byte)
+			}
+			found.salvage[first][damagedKey] = []byte{1}
 			if err := m.begin(highest+1, found.salvage); err != nil {
 				return report, err
 			}
@@ -181,6 +190,14 @@ func (m *meta) open() (report metaReport, err error) {
 			if err := m.point(number); err != nil {
 				return report, err
 			}
+		}
+		mark, err := m.get(m.o.Buckets[0], []byte(damagedKey))
+		if mark != nil && !report.damaged {
+			report.damaged = true
+			report.reasons = append(report.reasons, "metadata: were damaged before, and what is missing was not made up for")
+		}
+		if err != nil {
+			return report, err
 		}
 		return report, m.clean(number)
 	}

@@ -254,6 +254,19 @@ func TestMetaTornAndDamaged(t *testing.T) {
 	if paths, _ := filepath.Glob(filepath.Join(dir, "quarantine", "*")); len(paths) == 0 {
 		t.Error("the damaged generation was not kept")
 	}
+	// A crash in front of the repair must not hide what is missing.
+	m, report = openTestMeta(t, dir)
+	if !report.damaged {
+		t.Error("the next start does not know of the damage")
+	}
+	if err := m.update(func(tx *metaTx) error { return tx.delete(testBuckets[0], []byte(damagedKey)) }); err != nil {
+		t.Fatal(err)
+	}
+	m.close()
+	if m, report = openTestMeta(t, dir); report.damaged {
+		t.Errorf("damage is reported after its repair: %+v", report)
+	}
+	m.close()
 
 	// A transaction that was never committed in front of one that was: the
 	// library would take parts of the first for committed.

@@ -286,8 +286,8 @@ func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 			return err
 		}
 	}
-	if c.newest.number == 0 {
-		return nil // no checkpoint was completed: the log has everything
+	if c.newest.number == 0 { // no checkpoint was completed: the log has everything
+		return s.meta.update(func(tx *metaTx) error { return tx.delete(bucketBox, []byte(damagedKey)) })
 	}
 	report.trouble("metadata was made again from the block files, %d channels of %d: of those, members of groups, read positions and recent answers that the log does not have are gone",
 		len(c.channels)-known, len(c.channels))
@@ -369,6 +369,9 @@ func (c *collector) write(tx *metaTx) error {
 		if err := tx.put(bucketChannel, []byte(k), appendState(nil, c.channels[number], number)); err != nil {
 			return err
 		}
+	}
+	if err := tx.delete(bucketBox, []byte(damagedKey)); err != nil {
+		return err
 	}
 	return tx.put(bucketBox, []byte(keyCheckpoint), c.newest.append(nil))
 }
