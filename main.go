@@ -44,8 +44,8 @@ func main() {
 func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	started := time.Now()
 	logger := newLogger(cfg.Log)
-	if cfg.Net.Loops > session.MaxLoops {
-		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, session.MaxLoops)
+	if cfg.Net.Loops > message.MaxLoops {
+		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, message.MaxLoops)
 	}
 	debug.SetMemoryLimit(cfg.HeapLimit())
 	debug.SetGCPercent(cfg.Memory.GCPercent)
@@ -228,6 +228,8 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	b.api = api.New(api.Options{
 		Outbox:      len(b.outboxes),
 		MaxMembers:  cfg.Broker.MaxGroupMembers,
+		MaxPayload:  int(cfg.Net.MaxPayload),
+		IDFloor:     b.core.MaxMessageID(),
 		MaxChannels: cfg.Broker.MaxChannels,
 		Health:      b.health,
 		Damage:      b.damage(),

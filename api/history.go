@@ -38,6 +38,8 @@ type entry struct {
 	Expire      uint32 `json:"expire,omitempty"`
 	Topic       string `json:"topic,omitempty"`
 	Payload     []byte `json:"payload"` // base64
+
+	flags, setting uint8
 }
 
 // past is the answer to a request for history. Sequences from First to Last
@@ -148,7 +150,7 @@ func (p *past) take(page *message.Page, to uint64) (bytes int) {
 		}
 		p.Messages = append(p.Messages, entry{
 			Seq: seq, ID: r.MessageID, From: string(r.FromUID), ClientMsgNo: string(r.ClientMsgNo),
-			Timestamp: r.Timestamp, Expire: r.Expire, Topic: string(r.Topic), Payload: append([]byte(nil), r.Payload...),
+			Timestamp: r.Timestamp, Expire: r.Expire, Topic: string(r.Topic), Payload: append([]byte(nil), r.Payload...), flags: r.Flags, setting: r.Setting,
 		})
 		bytes += r.Size()
 	}

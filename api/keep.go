@@ -27,7 +27,7 @@ type rule struct {
 // checkpoint.
 func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 	var c rule
-	err := decode(w, r, &c)
+	err := decode(w, r, smallBody, &c)
 	var record message.Record
 	if err == nil {
 		record, err = c.record()

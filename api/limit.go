@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// What HTTP may cost, so that it cannot take from the messages: 4 changes and 4
-// pages of history at a time are some 30 MiB at the very worst, a connection
-// some 20 KiB.
+// What HTTP may cost, so that it cannot take from the messages: 4 changes, 4
+// pages of history and 8 sends at a time are some 30 MiB at the very worst, a
+// connection some 20 KiB.
 const (
 	maxConns    = 64
 	maxChanges  = 4
 	maxReads    = 4
+	maxSends    = 8
 	slotWait    = 5 * time.Second  // for others to finish
 	bodyTimeout = 10 * time.Second // for a body to come in
 )

@@ -16,7 +16,6 @@ import (
 	"gatepost/broker"
 	"gatepost/message"
 	"gatepost/metrics"
-	"gatepost/queue"
 )
 
 // Proposer takes batches for the log; see session.Proposer.
@@ -28,6 +27,8 @@ type Proposer interface {
 type Options struct {
 	Outbox      int           // index of this server among the broker's outboxes
 	MaxMembers  int           // of a group
+	MaxPayload  int           // bytes of a message
+	IDFloor     int64         // ids of messages are above it
 	MaxChannels int           // of a box, pairs of users included
 	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
 	Health      func() error  // nil: well; else why not
@@ -46,17 +47,21 @@ type Server struct {
 	http    http.Server
 
 	mu      sync.Mutex
-	waiting map[uint64]chan uint8 // requests by Origin.Conn; guarded by mu
-	last    uint64                // id of the newest request; guarded by mu
+	waiting map[uint64]chan answer // requests by Origin.Conn; guarded by mu
+	last    uint64                 // id of the newest request; guarded by mu
+	ids     message.IDs            // guarded by mu
 }
 
 const (
-	maxBody     = 1 << 20 // bytes of a request; a record takes twice as much
-	maxName     = 1024    // bytes of a channel id or a uid
+	maxBody     = 1 << 20   // bytes of a request; a record takes twice as much
+	smallBody   = 128 << 10 // of one with a single message, or without
+	maxName     = 1024      // bytes of a channel id or a uid
 	defaultWait = 10 * time.Second
 	// changeMembers is how many members one record takes, so that records
 	// stay far below the log's limits.
 	changeMembers = 1000
+	maxBatch      = 1000 // messages of one request
+	maxPicked     = 100  // messages that are asked for by name in one request
 )
 
 // New returns a server. Post works at once, requests are answered from Serve on.
@@ -64,18 +69,27 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
-	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan uint8)}
+	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", s.health)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /varz", s.varz)
 	mux.HandleFunc("GET /backup", s.backup)
-	mux.HandleFunc("GET /history", make(slots, maxReads).limit("readings of history", s.history))
+	reads := make(slots, maxReads)
+	mux.HandleFunc("GET /history", reads.limit("readings of history", s.history))
 	changes := make(slots, maxChanges)
 	for path, op := range map[string]message.ChangeOp{"/channel": message.OpCreate, "/channel/subscriber_add": message.OpAdd,
 		"/channel/subscriber_remove": message.OpRemove, "/channel/delete": message.OpDelete} {
 		mux.HandleFunc("POST "+path, changes.limit("changes", s.change(op)))
 	}
+	sends := make(slots, maxSends)
+	mux.HandleFunc("POST /message/send", sends.limit("messages", s.send))
+	mux.HandleFunc("POST /message/sendbatch", sends.limit("messages", s.sendBatch))
+	mux.HandleFunc("POST /messages", reads.limit("readings of history", s.messages))
+	mux.HandleFunc("POST /channel/messagesync", reads.limit("readings of history", s.messageSync))
+	mux.HandleFunc("GET /channel/max_message_seq", s.maxSeq)
+	mux.HandleFunc("GET /channel/last_message", reads.limit("readings of history", s.lastMessage))
+	mux.HandleFunc("GET /message/byclientmsgno", reads.limit("readings of history", s.byClientMsgNo))
 	mux.HandleFunc("POST /channel/keep", changes.limit("changes", s.keep))
 	s.http = http.Server{
 		Handler:           mux,
@@ -108,7 +122,7 @@ func (s *Server) Post(ds []broker.Delivery) {
 	for i := range ds {
 		if c := s.waiting[ds[i].Conn]; c != nil && ds[i].Kind == broker.Ack {
 			select {
-			case c <- ds[i].Reason:
+			case c <- answer{part: int(ds[i].ClientSeq), reason: ds[i].Reason, id: ds[i].MessageID, seq: ds[i].Seq}:
 			default:
 				panic("BUG: a change was answered more often than it has records")
 			}
@@ -169,7 +183,7 @@ func (s *Server) change(op message.ChangeOp) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		op := op
 		var c change
-		err := decode(w, r, &c)
+		err := decode(w, r, maxBody, &c)
 		if op == message.OpCreate && c.Reset != 0 {
 			op = message.OpReset
 		}
@@ -192,11 +206,11 @@ type change struct {
 	Subscribers []string `json:"subscribers"`
 }
 
-// decode reads the body of a request. Names that are not UTF-8 are refused: the
+// decode reads the body of a request, limit bytes at most. Names that are not UTF-8 are refused: the
 // JSON decoder would put something else, and longer, in their place.
-func decode(w http.ResponseWriter, r *http.Request, c any) error {
+func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return fmt.Errorf("cannot read the body: %w", err)
 	}
@@ -265,51 +279,20 @@ func records(op message.ChangeOp, c change) (all []message.Record) {
 	return all
 }
 
-// carryOut proposes the records of a change to the channel called name, and
-// waits for all of their answers.
+// carryOut commits the records of a change to the channel called name and
+// answers the request.
 func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, parts []message.Record) {
-	id, answers := s.enlist(len(parts))
-	defer s.dismiss(id)
-	b := message.NewBatch(false)
-	for i := range parts {
-		parts[i].Timestamp = time.Now().UnixMilli()
-		b.Add(&parts[i], message.Origin{Conn: id, Loop: uint16(s.o.Outbox)})
-	}
-	deadline := time.NewTimer(s.o.Wait)
-	defer deadline.Stop()
-	for {
-		err := s.log.Propose(b)
-		if err == nil {
-			break
+	answers, status, err := s.commit(r.Context(), parts, false)
+	if err != nil {
+		if status != 0 {
+			fail(w, status, fmt.Errorf("cannot change channel %q: %w", name, err))
 		}
-		if !errors.Is(err, queue.ErrFull) {
-			b.Release()
-			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: %w", name, err))
-			return
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-r.Context().Done():
-			b.Release()
-			return
-		case <-deadline.C:
-			b.Release()
-			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log was busy for %v, try again", name, s.o.Wait))
-			return
-		}
+		return
 	}
 	worst := message.ReasonSuccess
-	for range parts {
-		select {
-		case reason := <-answers:
-			if reason != message.ReasonSuccess {
-				worst = reason
-			}
-		case <-r.Context().Done():
-			return
-		case <-deadline.C:
-			fail(w, http.StatusGatewayTimeout, fmt.Errorf("cannot say whether channel %q is changed: the log did not answer within %v; asking again does no harm", name, s.o.Wait))
-			return
+	for _, a := range answers {
+		if a.reason != message.ReasonSuccess {
+			worst = a.reason
 		}
 	}
 	switch worst {
@@ -323,11 +306,11 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, p
 }
 
 // enlist makes a request known to Post; it may get n answers.
-func (s *Server) enlist(n int) (uint64, <-chan uint8) {
+func (s *Server) enlist(n int) (uint64, <-chan answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last++
-	c := make(chan uint8, n)
+	c := make(chan answer, n)
 	s.waiting[s.last] = c
 	return s.last, c
 }

@@ -58,6 +58,18 @@ func (a *Access) MayPublish(channelType uint8, channelID, uid []byte) uint8 {
 	return message.ReasonChannelType
 }
 
+// MayPublishAny is MayPublish for the application's server, which need not be a
+// member.
+func (a *Access) MayPublishAny(channelType uint8, channelID []byte) uint8 {
+	if channelType != message.ChannelGroup {
+		return a.MayPublish(channelType, channelID, nil)
+	}
+	if (*a.shards[maphash.Bytes(a.seed, channelID)%accessShards].Load())[string(channelID)] == nil {
+		return message.ReasonChannelNotExist
+	}
+	return message.ReasonSuccess
+}
+
 // Members returns how many members a group has, and whether there is one.
 func (a *Access) Members(channelID string) (int, bool) {
 	r := (*a.shards[maphash.String(a.seed, channelID)%accessShards].Load())[channelID]

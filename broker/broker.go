@@ -272,7 +272,8 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	if sender != nil {
 		own = sender.in[ch]
 	}
-	if own == nil {
+	server := r.Flags&message.FlagServer != 0
+	if own == nil && !server {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
 	}
@@ -296,7 +297,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		b.stats.Messages.Add(1)
 		// The sending device has what it sent: its position follows as long
 		// as nothing of others lies between.
-		if own.position(r.Device) == seq-1 {
+		if !server && own.position(r.Device) == seq-1 {
 			own.advance(r.Device, seq)
 		}
 	} else {

@@ -157,7 +157,7 @@ func TestRefused(t *testing.T) {
 	// wrong shapes
 	f("net = 3", "g.toml:1: net: found the bare number 3, expected a section [net]")
 	f("\n[[net]]\nloops = 2", "g.toml:2: net: found a list of sections, expected a section [net]")
-	f("[net]\nloops = '2'", `g.toml:2: net.loops: found the text "2", expected a whole number from 1 to 16`)
+	f("[net]\nloops = '2'", `g.toml:2: net.loops: found the text "2", expected a whole number from 1 to 15`)
 	f("[net]\nscratch = 65536", `g.toml:2: net.scratch: found the bare number 65536, expected a size such as "64KiB"`)
 	f("encryption = 'yes'", `found the text "yes", expected true or false`)
 	f("tcp = [':1']", `found a list, expected an address`)
@@ -180,7 +180,7 @@ func TestRefused(t *testing.T) {
 	f("[net]\nidle_timeout = '1ms'", "from 1s to 24h")
 	f("[net]\nrate = -1", "from 1 to 1000000, or 0 for no limit")
 	f("[net]\nwait = 'poll'", `found "poll", expected "yield" or "block"`)
-	f("[net]\nloops = 9223372036854775807", "from 1 to 16")
+	f("[net]\nloops = 9223372036854775807", "from 1 to 15")
 	f("[log]\nlevel = 'loud'", `expected "debug" or "info" or "warn" or "error"`)
 	// not TOML
 	f("tcp = ", "g.toml:1: this is not TOML: ")
@@ -189,7 +189,7 @@ func TestRefused(t *testing.T) {
 	// all mistakes at once, in order
 	_, err := load("g.toml", []byte("tpc = 1\n[net]\nloops = 0\nrate = 'x'\n"), map[string]string{"wss": "1"}, board(), plenty)
 	want := "g.toml:1: tpc: no such key; did you mean tcp?\n" +
-		"g.toml:3: net.loops: found 0, expected a whole number from 1 to 16\n" +
+		"g.toml:3: net.loops: found 0, expected a whole number from 1 to 15\n" +
 		"g.toml:4: net.rate: found the text \"x\", expected a whole number from 1 to 1000000, or 0 for no limit\n" +
 		"flag --wss: no such key; did you mean --ws?"
 	if err == nil || err.Error() != want {

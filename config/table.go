@@ -80,7 +80,7 @@ func table() []key {
 		{name: "log.format", kind: choice, builtin: "text", words: []string{"text", "json"}, at: func(c *Config) any { return &c.Log.Format },
 			help: "How a line is written."},
 
-		{name: "net.loops", kind: integer, min: 1, max: 16, at: func(c *Config) any { return &c.Net.Loops },
+		{name: "net.loops", kind: integer, min: 1, max: 15, at: func(c *Config) any { return &c.Net.Loops },
 			profile: func(p *hwprofile.Profile) any { return &p.Loops },
 			help:    "Event loops. The profile takes one processor fewer than there are, at least 1 and at most 4."},
 		{name: "net.scratch", kind: size, min: 64 * kib, max: 2 * mib, power: true, at: func(c *Config) any { return &c.Net.Scratch },

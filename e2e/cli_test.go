@@ -187,7 +187,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"no such flag of run", []string{"run", "--dta", dir}, []string{"dta"}},
 		{"no such key", []string{"run", "--data", dir, "--set", "net.loop=2"}, []string{"net.loop", "net.loops"}},
 		{"bad value", []string{"run", "--data", dir, "--set", "net.loops=many"}, []string{"net.loops", "many"}},
-		{"out of range", []string{"run", "--data", dir, "--set", "net.loops=1000"}, []string{"net.loops", "1000", "16"}},
+		{"out of range", []string{"run", "--data", dir, "--set", "net.loops=1000"}, []string{"net.loops", "1000", "15"}},
 		{"bad encryption", []string{"run", "--data", dir, "--encryption", "perhaps"}, []string{"encryption", "perhaps"}},
 		{"bad address", []string{"run", "--data", dir, "--tcp", "nowhere"}, []string{"tcp", "nowhere"}},
 		{"no such file", []string{"run", "--config", filepath.Join(dir, "none.toml")}, []string{"none.toml"}},

@@ -21,6 +21,10 @@ const (
 	KindKeep Kind = 4
 )
 
+// FlagServer in Record.Flags says that the application's server sent the message
+// over HTTP: the sender need not be a member, and no device of theirs has it.
+const FlagServer = 1 << 7
+
 // MaxRecord is the largest encoded record in bytes. It bounds what a decoder
 // may believe: a frame of the wire protocol is at most 1 MiB, its strings are
 // part of it, so nothing legal comes near.
@@ -33,7 +37,7 @@ const headerSize = 44
 // decoded from and are valid as long as that slice.
 type Record struct {
 	Kind        Kind
-	Flags       uint8 // wire flags: NoPersist, RedDot, SyncOnce
+	Flags       uint8 // wire flags: NoPersist, RedDot, SyncOnce; and FlagServer
 	Setting     uint8 // wire setting bits
 	ChannelType uint8
 	Device      uint8  // device flag of the sender

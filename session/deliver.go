@@ -138,7 +138,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	g.uid = append(g.uid[:0], p.uid...)
 	v := &g.recv
 	*v = wukong.Recv{
-		Flags:       r.Flags | dup,
+		Flags:       r.Flags&keptFlags | dup,
 		Setting:     r.Setting,
 		FromUID:     r.FromUID,
 		ChannelID:   r.ChannelID,
@@ -243,7 +243,7 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
 		r := &g.stored
-		if string(r.FromUID) == p.uid && r.Device == p.device || g.expired(r) {
+		if string(r.FromUID) == p.uid && r.Device == p.device && r.Flags&message.FlagServer == 0 || g.expired(r) {
 			s.passed(seq)
 			g.markDirty(ref)
 		} else if g.congested(p) || !g.write(p, r, seq, 0) {

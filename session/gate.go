@@ -72,7 +72,7 @@ type Gate struct {
 	fetch  *broker.Reader
 	box    mailbox
 	stats  Stats
-	ids    ids
+	ids    message.IDs
 	now    time.Time // of this round
 
 	// What the round received, by Batch.Volatile. A batch that the log's
@@ -132,7 +132,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 	g := &Gate{
 		o: o, loop: loop, index: uint16(loop.Index()),
 		core: core, access: core.Access(), log: log, fetch: fetch,
-		ids:      newIDs(loop.Index(), o.MessageIDFloor),
+		ids:      message.NewIDs(loop.Index(), o.MessageIDFloor),
 		now:      time.Now(),
 		inflight: ack.New(o.Retry),
 		plain:    make([]byte, 0, 1024),

@@ -45,7 +45,7 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 		Setting:     s.Setting,
 		ChannelType: s.ChannelType,
 		Device:      p.device,
-		MessageID:   g.ids.next(g.now),
+		MessageID:   g.ids.Next(g.now),
 		Timestamp:   g.now.UnixMilli(),
 		Expire:      s.Expire,
 		ChannelID:   g.id,

@@ -15,7 +15,7 @@ func TestIDsAscendWhateverTheClockDoes(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 4))
-	a, b := newIDs(0, floor), newIDs(15, floor)
+	a, b := message.NewIDs(0, floor), message.NewIDs(15, floor)
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	last := int64(floor)
 	seen := make(map[int64]bool)
@@ -23,14 +23,14 @@ func TestIDsAscendWhateverTheClockDoes(t *testing.T) {
 		if rnd.IntN(1000) == 0 {
 			now = now.Add(time.Duration(rnd.IntN(2000)-500) * time.Millisecond)
 		}
-		id := a.next(now)
+		id := a.Next(now)
 		if id <= last {
 			t.Fatalf("id %d follows %d", id, last)
 		}
 		last = id
 		if rnd.IntN(10) == 0 {
 			seen[id] = true
-			if other := b.next(now); seen[other] {
+			if other := b.Next(now); seen[other] {
 				t.Fatalf("two loops gave %d", other)
 			}
 		}

@@ -1,0 +1,495 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatepost/message"
+	"gatepost/queue"
+	"gatepost/wukong"
+)
+
+// Messages over HTTP: paths, fields and conventions are those of the public
+// servers, with two differences on purpose. 200 means that the message is on
+// disk, and says its sequence. The same client_msg_no of a sender again gives the
+// first answer again.
+
+// systemUID sends what has no from_uid, as with the public servers.
+const systemUID = "____system"
+
+// header is the flags of a message, each 0 or 1.
+type header struct {
+	NoPersist int `json:"no_persist"`
+	RedDot    int `json:"red_dot"`
+	SyncOnce  int `json:"sync_once"`
+}
+
+func (h header) flags() (flags uint8, err error) {
+	for _, f := range []struct {
+		name  string
+		value int
+		flag  uint8
+	}{{"no_persist", h.NoPersist, wukong.FlagNoPersist}, {"red_dot", h.RedDot, wukong.FlagRedDot}, {"sync_once", h.SyncOnce, wukong.FlagSyncOnce}} {
+		switch f.value {
+		case 0:
+		case 1:
+			flags |= f.flag
+		default:
+			return 0, fmt.Errorf("header.%s is %d, 0 and 1 are possible", f.name, f.value)
+		}
+	}
+	return flags, nil
+}
+
+func headerOf(flags uint8) (h header) {
+	bit := func(flag uint8) int { return int(min(flags&flag, 1)) }
+	return header{NoPersist: bit(wukong.FlagNoPersist), RedDot: bit(wukong.FlagRedDot), SyncOnce: bit(wukong.FlagSyncOnce)}
+}
+
+// outgoing is the body of /message/send and /message/sendbatch.
+type outgoing struct {
+	Header      header   `json:"header"`
+	ClientMsgNo string   `json:"client_msg_no"`
+	FromUID     string   `json:"from_uid"`
+	ID          string   `json:"channel_id"`
+	Type        int      `json:"channel_type"`
+	Expire      uint32   `json:"expire"` // seconds; 0: never
+	Subscribers []string `json:"subscribers"`
+	Payload     []byte   `json:"payload"` // base64
+}
+
+// checkName checks what names a user or a channel.
+func checkName(field, name string) error {
+	if strings.TrimSpace(name) == "" || len(name) > maxName || strings.ContainsAny(name, "@#&") {
+		return fmt.Errorf("%s must have 1 to %d bytes, not only spaces, and none of @ # &; it has %d", field, maxName, len(name))
+	}
+	return nil
+}
+
+// record makes the record of a message to one channel, without id and time.
+func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
+	flags, err := m.Header.flags()
+	if err != nil {
+		return r, err
+	}
+	if m.FromUID == "" {
+		m.FromUID = systemUID
+	}
+	if m.ClientMsgNo == "" {
+		var no [16]byte
+		rand.Read(no[:])
+		m.ClientMsgNo = hex.EncodeToString(no[:])
+	}
+	for field, name := range map[string]string{"from_uid": m.FromUID, "channel_id": to} {
+		if err := checkName(field, name); err != nil {
+			return r, err
+		}
+	}
+	switch {
+	case m.Type != int(message.ChannelPerson) && m.Type != int(message.ChannelGroup):
+		return r, fmt.Errorf("channel_type is %d, persons (1) and groups (2) are possible", m.Type)
+	case len(m.Payload) == 0:
+		return r, errors.New("payload is empty")
+	case len(m.Payload) > s.o.MaxPayload:
+		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(m.Payload), s.o.MaxPayload)
+	case len(m.ClientMsgNo) > maxName:
+		return r, fmt.Errorf("client_msg_no has %d bytes, the limit is %d", len(m.ClientMsgNo), maxName)
+	}
+	return message.Record{
+		Kind: message.KindMessage, Flags: flags | message.FlagServer, ChannelType: uint8(m.Type), Expire: m.Expire,
+		ChannelID: storageID(m.Type, m.FromUID, to), FromUID: []byte(m.FromUID), ClientMsgNo: []byte(m.ClientMsgNo), Payload: m.Payload,
+	}, nil
+}
+
+// storageID returns under which id a channel is kept.
+func storageID(channelType int, uid, id string) []byte {
+	if channelType == int(message.ChannelPerson) {
+		return wukong.PersonChannel(nil, []byte(uid), []byte(id))
+	}
+	return []byte(id)
+}
+
+// send answers POST /message/send.
+func (s *Server) send(w http.ResponseWriter, r *http.Request) {
+	var m outgoing
+	err := decode(w, r, smallBody, &m)
+	if err == nil && len(m.Subscribers) > 0 {
+		err = errors.New("messages to subscribers instead of a channel are not served")
+	}
+	var record message.Record
+	if err == nil {
+		record, err = s.record(&m, m.ID)
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot send: %w", err))
+		return
+	}
+	if reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID); reason != message.ReasonSuccess {
+		refuse(w, reason, m.ID)
+		return
+	}
+	answers, status, err := s.commit(r.Context(), []message.Record{record}, m.Header.NoPersist == 1)
+	switch {
+	case err != nil && status == 0: // who asked is gone
+	case err != nil:
+		fail(w, status, fmt.Errorf("cannot send to %q: %w", m.ID, err))
+	case answers[0].reason != message.ReasonSuccess:
+		refuse(w, answers[0].reason, m.ID)
+	default:
+		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "data": map[string]any{
+			"client_msg_no": m.ClientMsgNo, "message_id": answers[0].id, "message_seq": answers[0].seq}})
+	}
+}
+
+func refuse(w http.ResponseWriter, reason uint8, id string) {
+	status, why := http.StatusServiceUnavailable, "see the broker's log"
+	switch reason {
+	case message.ReasonSubscriberNotExist, message.ReasonChannelNotExist:
+		status, why = http.StatusNotFound, "there is no such channel"
+	case message.ReasonNotAllowSend:
+		why = "there are as many channels as there may be (broker.max_channels)"
+	case message.ReasonSystemError:
+		why = "the log takes nothing, see /health"
+	}
+	reply(w, status, map[string]any{"status": status, "reason": reason, "msg": fmt.Sprintf("cannot send to %q: %s", id, why)})
+}
+
+// sendBatch answers POST /message/sendbatch: one message to many persons.
+func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) {
+	var m outgoing
+	err := decode(w, r, maxBody, &m)
+	if err == nil && (len(m.Subscribers) == 0 || m.ID != "") {
+		err = errors.New("subscribers, and no channel_id, are expected")
+	}
+	if n := len(m.Subscribers); err == nil && n > maxBatch {
+		err = fmt.Errorf("there are %d subscribers, the limit is %d", n, maxBatch)
+	}
+	m.Type = int(message.ChannelPerson)
+	var records []message.Record
+	for _, uid := range m.Subscribers {
+		if err != nil {
+			break
+		}
+		var record message.Record
+		if record, err = s.record(&m, uid); err == nil {
+			record.ClientMsgNo = []byte(m.ClientMsgNo + "-" + uid) // else the window takes them for one
+			records = append(records, record)
+		}
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot send: %w", err))
+		return
+	}
+	failed, reasons := []string{}, []string{}
+	admitted := records[:0]
+	var to []string
+	for i := range records {
+		if reason := s.core.Access().MayPublishAny(records[i].ChannelType, records[i].ChannelID); reason != message.ReasonSuccess {
+			failed, reasons = append(failed, m.Subscribers[i]), append(reasons, wukong.Reason(reason).String())
+			continue
+		}
+		admitted, to = append(admitted, records[i]), append(to, m.Subscribers[i])
+	}
+	if len(admitted) > 0 {
+		answers, status, err := s.commit(r.Context(), admitted, m.Header.NoPersist == 1)
+		if err != nil {
+			if status != 0 {
+				fail(w, status, fmt.Errorf("cannot send to %d persons: %w", len(admitted), err))
+			}
+			return
+		}
+		for i, a := range answers {
+			if a.reason != message.ReasonSuccess {
+				failed, reasons = append(failed, to[i]), append(reasons, wukong.Reason(a.reason).String())
+			}
+		}
+	}
+	reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "fail_uids": failed, "reason": reasons})
+}
+
+// answer is what became of a record.
+type answer struct {
+	part   int
+	reason uint8
+	id     int64
+	seq    uint64
+}
+
+// commit gives records ids and times, hands them to the log as one batch, and
+// waits for all answers, which come in the order of the records. After an error
+// status is the one to answer with, 0: nobody waits any more.
+func (s *Server) commit(ctx context.Context, records []message.Record, volatile bool) (answers []answer, status int, err error) {
+	id, arrived := s.enlist(len(records))
+	defer s.dismiss(id)
+	b := message.NewBatch(volatile)
+	now := time.Now()
+	s.mu.Lock()
+	for i := range records {
+		r := &records[i]
+		r.Timestamp = now.UnixMilli()
+		if r.Kind == message.KindMessage {
+			r.MessageID = s.ids.Next(now)
+		}
+		b.Add(r, message.Origin{Conn: id, ClientSeq: uint32(i), MessageID: r.MessageID, Loop: uint16(s.o.Outbox)})
+	}
+	s.mu.Unlock()
+	deadline := time.NewTimer(s.o.Wait)
+	defer deadline.Stop()
+	for {
+		err := s.log.Propose(b)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, queue.ErrFull) {
+			b.Release()
+			return nil, http.StatusServiceUnavailable, err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			b.Release()
+			return nil, 0, ctx.Err()
+		case <-deadline.C:
+			b.Release()
+			return nil, http.StatusServiceUnavailable, fmt.Errorf("the log was busy for %v, try again", s.o.Wait)
+		}
+	}
+	answers = make([]answer, len(records))
+	for range records {
+		select {
+		case a := <-arrived:
+			answers[a.part] = a
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		case <-deadline.C:
+			return nil, http.StatusGatewayTimeout, fmt.Errorf("nobody knows whether it happened: the log did not answer within %v; asking again does no harm", s.o.Wait)
+		}
+	}
+	return answers, http.StatusOK, nil
+}
+
+// stored is one message of an answer, as the public servers give it.
+type stored struct {
+	Header      header `json:"header"`
+	Setting     uint8  `json:"setting"`
+	ID          int64  `json:"message_id"`
+	IDText      string `json:"message_idstr"` // the same, for languages whose numbers are doubles
+	ClientMsgNo string `json:"client_msg_no"`
+	Seq         uint64 `json:"message_seq"`
+	From        string `json:"from_uid"`
+	Channel     string `json:"channel_id"`
+	Type        int    `json:"channel_type"`
+	Topic       string `json:"topic,omitempty"`
+	Expire      uint32 `json:"expire"`
+	Timestamp   int64  `json:"timestamp"` // unix seconds
+	Payload     []byte `json:"payload"`   // base64
+}
+
+// place names a channel as a user sees it.
+type place struct {
+	UID  string `json:"login_uid"`
+	ID   string `json:"channel_id"`
+	Type int    `json:"channel_type"`
+}
+
+func (p *place) check() error {
+	if err := checkName("channel_id", p.ID); err != nil {
+		return err
+	}
+	switch p.Type {
+	case int(message.ChannelGroup):
+		return nil
+	case int(message.ChannelPerson):
+		return checkName("login_uid", p.UID)
+	}
+	return fmt.Errorf("channel_type is %d, persons (1) and groups (2) are possible", p.Type)
+}
+
+func (p *place) find(a Archive) (ch *message.Channel, first, last uint64) {
+	return a.Find(uint8(p.Type), storageID(p.Type, p.UID, p.ID))
+}
+
+func (p *place) show(entries []entry) []stored {
+	all := make([]stored, 0, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		all = append(all, stored{Header: headerOf(e.flags), Setting: e.setting, ID: e.ID, IDText: strconv.FormatInt(e.ID, 10),
+			ClientMsgNo: e.ClientMsgNo, Seq: e.Seq, From: e.From, Channel: p.ID, Type: p.Type, Topic: e.Topic,
+			Expire: e.Expire, Timestamp: e.Timestamp / 1000, Payload: e.Payload})
+	}
+	return all
+}
+
+// stretch is the body of /channel/messagesync.
+type stretch struct {
+	place
+	Start uint64 `json:"start_message_seq"` // included; 0: the oldest, or going down the newest
+	End   uint64 `json:"end_message_seq"`   // not included; 0: no end
+	Limit int    `json:"limit"`             // 0: 100
+	Mode  int    `json:"pull_mode"`         // 0 down, 1 up
+}
+
+// messageSync answers POST /channel/messagesync. However they are asked for,
+// messages come in ascending order.
+func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
+	var c stretch
+	err := decode(w, r, smallBody, &c)
+	if err == nil {
+		err = c.check()
+	}
+	if err == nil && (c.Limit < 0 || c.Limit > maxHistory) {
+		err = fmt.Errorf("limit is %d, 1 to %d are possible", c.Limit, maxHistory)
+	}
+	if err == nil && c.Mode != 0 && c.Mode != 1 {
+		err = fmt.Errorf("pull_mode is %d, 0 (down) and 1 (up) are possible", c.Mode)
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))
+		return
+	}
+	if c.Limit == 0 {
+		c.Limit = 100
+	}
+	ch, first, last := c.find(s.archive)
+	found := past{First: first, Last: last}
+	q := question{from: c.Start, limit: c.Limit, down: c.Mode == 0}
+	switch {
+	case ch == nil:
+	case q.down:
+		found.First = max(first, c.End+1)
+		s.readDown(ch, &q, &found)
+	default:
+		if c.End > 0 {
+			found.Last = min(last, c.End-1)
+		}
+		s.readUp(ch, &q, &found)
+	}
+	more := 0
+	if found.Next != 0 {
+		more = 1
+	}
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": c.show(found.Messages)})
+}
+
+// picked is the body of /messages.
+type picked struct {
+	place
+	Seqs []uint64 `json:"message_seqs"`
+	IDs  []int64  `json:"message_ids"`
+	Nos  []string `json:"client_msg_nos"`
+}
+
+// messages answers POST /messages: those with the sequences, ids and numbers
+// asked for, ascending.
+func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
+	var c picked
+	err := decode(w, r, smallBody, &c)
+	if err == nil {
+		err = c.check()
+	}
+	if n := len(c.Seqs) + len(c.IDs) + len(c.Nos); err == nil && (n == 0 || n > maxPicked) {
+		err = fmt.Errorf("%d messages are asked for by message_seqs, message_ids and client_msg_nos, 1 to %d are possible", n, maxPicked)
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))
+		return
+	}
+	ch, first, last := c.find(s.archive)
+	var all []entry
+	bytesHeld := 0
+	look := func(q question) {
+		one := past{First: first, Last: last}
+		if q.msgID != 0 || q.msgNo != "" {
+			s.search(r, ch, &q, &one)
+		} else if q.from >= first && q.from <= last {
+			q.limit = 1
+			s.readUp(ch, &q, &one)
+		}
+		for _, e := range one.Messages {
+			if bytesHeld += len(e.Payload); bytesHeld <= 4*historyBytes {
+				all = append(all, e)
+			}
+		}
+	}
+	if ch != nil {
+		for _, seq := range c.Seqs {
+			look(question{from: seq})
+		}
+		for _, id := range c.IDs {
+			look(question{msgID: id})
+		}
+		for _, no := range c.Nos {
+			look(question{msgNo: no})
+		}
+	}
+	slices.SortFunc(all, func(a, b entry) int { return int(int64(a.Seq) - int64(b.Seq)) })
+	all = slices.CompactFunc(all, func(a, b entry) bool { return a.Seq == b.Seq })
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": c.show(all)})
+}
+
+// placeOf reads a channel from the parameters of a GET.
+func placeOf(v url.Values) (p place, err error) {
+	p = place{UID: v.Get("login_uid"), ID: v.Get("channel_id")}
+	if p.Type, err = strconv.Atoi(v.Get("channel_type")); err != nil {
+		return p, fmt.Errorf("channel_type is %q, a number is expected", v.Get("channel_type"))
+	}
+	return p, p.check()
+}
+
+// maxSeq answers GET /channel/max_message_seq; 0: there is no message.
+func (s *Server) maxSeq(w http.ResponseWriter, r *http.Request) {
+	p, err := placeOf(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read the newest sequence: %w", err))
+		return
+	}
+	_, _, last := p.find(s.archive)
+	reply(w, http.StatusOK, map[string]any{"message_seq": last})
+}
+
+// lastMessage answers GET /channel/last_message, byClientMsgNo GET
+// /message/byclientmsgno.
+func (s *Server) lastMessage(w http.ResponseWriter, r *http.Request) {
+	s.single(w, r, question{limit: 1, down: true})
+}
+
+func (s *Server) byClientMsgNo(w http.ResponseWriter, r *http.Request) {
+	v := r.URL.Query()
+	no := v.Get("client_msg_no")
+	if no == "" {
+		fail(w, http.StatusBadRequest, errors.New("cannot read a message: client_msg_no is missing"))
+		return
+	}
+	s.single(w, r, question{msgNo: no, by: v.Get("from_uid")})
+}
+
+func (s *Server) single(w http.ResponseWriter, r *http.Request, q question) {
+	p, err := placeOf(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read a message: %w", err))
+		return
+	}
+	ch, first, last := p.find(s.archive)
+	found := past{First: first, Last: last}
+	switch {
+	case ch == nil:
+	case q.msgNo != "":
+		s.search(r, ch, &q, &found)
+	default:
+		s.readDown(ch, &q, &found)
+	}
+	if len(found.Messages) == 0 {
+		fail(w, http.StatusNotFound, errors.New("cannot read a message: there is none"))
+		return
+	}
+	reply(w, http.StatusOK, p.show(found.Messages[:1])[0])
+}

@@ -1,0 +1,46 @@
+package message
+
+import "time"
+
+// A message id has 63 bits:
+//
+//	63 bits: | milliseconds since 2020, 41 | maker, 4 | counter, 18 |
+//
+// Makers are the loops, from 0 on, and HTTP. Ids of a maker ascend. One that
+// needs more than 2^18 in a millisecond, or whose clock was set back, runs ahead
+// of the clock.
+const (
+	counterBits = 18
+	makerBits   = 4
+	timeShift   = counterBits + makerBits
+	// MaxLoops is how many loops have ids of their own; HTTPMaker is the one
+	// behind them.
+	MaxLoops  = 1<<makerBits - 1
+	HTTPMaker = MaxLoops
+)
+
+// epoch is 2020-01-01T00:00:00Z in unix milliseconds.
+const epoch = 1577836800000
+
+// IDs makes the message ids of one maker.
+type IDs struct {
+	maker   int64
+	ms      int64 // since epoch, of the last id
+	counter int64 // of the last id
+}
+
+// NewIDs returns ids that are all above floor.
+func NewIDs(maker int, floor int64) IDs {
+	return IDs{maker: int64(maker), ms: floor >> timeShift, counter: 1<<counterBits - 1}
+}
+
+// Next returns an id that was not there before.
+func (s *IDs) Next(now time.Time) int64 {
+	if ms := now.UnixMilli() - epoch; ms > s.ms {
+		s.ms, s.counter = ms, 0
+	} else if s.counter++; s.counter == 1<<counterBits {
+		s.ms++
+		s.counter = 0
+	}
+	return s.ms<<timeShift | s.maker<<counterBits | s.counter
+}
