@@ -223,10 +223,17 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		b.gates = append(b.gates, g)
 		b.outboxes = append(b.outboxes, g)
 	}
+	token := ""
+	if path := cfg.API.Token(); path != "" {
+		if token, err = api.ReadToken(path); err != nil {
+			return nil, err
+		}
+	}
 	values := metrics.NewRegistry()
 	b.register(values, cfg)
 	b.api = api.New(api.Options{
 		Outbox:      len(b.outboxes),
+		Token:       token,
 		MaxMembers:  cfg.Broker.MaxGroupMembers,
 		MaxPayload:  int(cfg.Net.MaxPayload),
 		IDFloor:     b.core.MaxMessageID(),

@@ -26,6 +26,7 @@ type Proposer interface {
 // Options are the limits of a server.
 type Options struct {
 	Outbox      int           // index of this server among the broker's outboxes
+	Token       string        // that requests must have; "": none
 	MaxMembers  int           // of a group
 	MaxPayload  int           // bytes of a message
 	IDFloor     int64         // ids of messages are above it
@@ -92,7 +93,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	mux.HandleFunc("GET /message/byclientmsgno", reads.limit("readings of history", s.byClientMsgNo))
 	mux.HandleFunc("POST /channel/keep", changes.limit("changes", s.keep))
 	s.http = http.Server{
-		Handler:           mux,
+		Handler:           guard(o.Token, mux),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,

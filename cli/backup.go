@@ -34,9 +34,9 @@ func takeBackup(ctx context.Context, env Env, args []string) (err error) {
 			os.Remove(part)
 		}
 	}()
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+*addr+"/backup", nil)
+	req, err := request(ctx, "GET", *addr, "/backup", nil)
 	if err != nil {
-		return fmt.Errorf("cannot use the address %q: HOST:PORT is needed: %w", *addr, err)
+		return err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

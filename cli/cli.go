@@ -128,6 +128,7 @@ func help(w io.Writer) {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.brief)
 	}
 	fmt.Fprint(w, "\n'gatepost COMMAND --help' explains one of them.\n"+
+		"Where a broker asks for a token over HTTP, "+tokenVariable+" names a file with it.\n"+
 		"Exit codes: 0 done; 1 failed, refused, or a check did not hold; 2 wrong command line;\n78 wrong configuration or command line of run.\n")
 }
 

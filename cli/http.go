@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +30,9 @@ func call(ctx context.Context, method, addr, path string, body any) (int, []byte
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, content)
+	req, err := request(ctx, method, addr, path, content)
 	if err != nil {
-		return 0, nil, fmt.Errorf("cannot use the address %q: HOST:PORT is needed: %w", addr, err)
+		return 0, nil, err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -43,6 +44,28 @@ func call(ctx context.Context, method, addr, path string, body any) (int, []byte
 		return 0, nil, fmt.Errorf("cannot read the broker's answer: %w", err)
 	}
 	return res.StatusCode, text, nil
+}
+
+// tokenVariable names a file with the broker's HTTP token.
+const tokenVariable = "GATEPOST_TOKEN_FILE"
+
+// request makes an HTTP request, with the broker's token if there is one.
+func request(ctx context.Context, method, addr, path string, content io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, content)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the address %q: HOST:PORT is needed: %w", addr, err)
+	}
+	file := os.Getenv(tokenVariable)
+	if file == "" {
+		return req, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the broker's token (%s): %w", tokenVariable, err)
+	}
+	token, _, _ := strings.Cut(string(text), "\n")
+	req.Header.Set("token", strings.TrimSpace(token))
+	return req, nil
 }
 
 // channel creates and changes groups.

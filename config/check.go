@@ -32,6 +32,9 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 		}
 	}
 
+	if c.HTTP != "" && c.API.Token() == "" && !thisMachine(c.HTTP) {
+		refuse("%s can be reached from other machines and asks for no token: set api.token_file, or listen on 127.0.0.1", c.say("http"))
+	}
 	if page := int64(prof.Facts.PageSize); page > 0 && c.Net.Scratch%page != 0 {
 		refuse("%s must be a multiple of this machine's page size of %s", c.say("net.scratch"), formatSize(page))
 	}
@@ -103,3 +106,13 @@ func (c *Config) say(name string) string {
 
 // formatMiB rounds up to whole MiB: a ceiling is a sum of odd bytes.
 func formatMiB(n int64) string { return formatSize((n + mib - 1) / mib * mib) }
+
+// thisMachine reports whether only this machine can reach an address.
+func thisMachine(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false // refused elsewhere
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

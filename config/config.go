@@ -23,9 +23,21 @@ type Config struct {
 	Broker  Broker
 	Retry   Retry
 	Session Session
+	API     API
 	Memory  Memory
 
 	origin map[string]string // key name -> where its value came from; every key is present
+}
+
+// API is the HTTP API.
+type API struct{ TokenFile string }
+
+// Token returns the file with the token, "" if there is none.
+func (a API) Token() string {
+	if a.TokenFile == "off" {
+		return ""
+	}
+	return a.TokenFile
 }
 
 // Log is what the process says on standard error.

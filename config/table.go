@@ -56,6 +56,7 @@ func sections() []section {
 		{"broker", "Bounds of the core's tables."},
 		{"retry", "Resending of messages that were pushed and not acknowledged."},
 		{"session", "Delivery to one connection."},
+		{"api", "The HTTP API."},
 		{"memory", "The budget of the process."},
 	}
 }
@@ -71,9 +72,12 @@ func table() []key {
 		{name: "ws", kind: address, builtin: ":5200", at: func(c *Config) any { return &c.WS },
 			help: "Where WuKongIM clients connect over WebSocket."},
 		{name: "http", kind: address, builtin: "127.0.0.1:5001", at: func(c *Config) any { return &c.HTTP },
-			help: "The HTTP API. It asks for no password, so it listens on this machine only unless told otherwise."},
+			help: "The HTTP API. Listening for other machines needs api.token_file."},
 		{name: "encryption", kind: boolean, builtin: "true", at: func(c *Config) any { return &c.Encryption },
 			help: "Encrypt payloads between client and broker, as the WuKongIM clients expect. One switch for all connections."},
+
+		{name: "api.token_file", kind: text, builtin: "off", at: func(c *Config) any { return &c.API.TokenFile },
+			help: "File with the token that each request must have, in its first line, in a header \"token\" or \"Authorization: Bearer\"; \"off\": none is asked for. /health needs none."},
 
 		{name: "log.level", kind: choice, builtin: "info", words: []string{"debug", "info", "warn", "error"}, at: func(c *Config) any { return &c.Log.Level },
 			help: "The least important line that is still written."},

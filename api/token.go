@@ -1,0 +1,51 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+)
+
+// minToken is the shortest token in bytes: what is shorter can be guessed.
+const minToken = 16
+
+// ReadToken reads the token of the HTTP API from a file: its first line.
+func ReadToken(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token of the HTTP API: %w", err)
+	}
+	token, _, _ := strings.Cut(string(text), "\n")
+	if token = strings.TrimSpace(token); len(token) < minToken {
+		return "", fmt.Errorf("cannot use the token of the HTTP API in %s: it has %d bytes, at least %d are needed; make one with: openssl rand -hex 24", path, len(token), minToken)
+	}
+	return token, nil
+}
+
+// guard lets requests with the token through, in the header "token" as with the
+// public servers or as "Authorization: Bearer". /health needs none: it says
+// nothing but whether the box is well.
+func guard(token string, next http.Handler) http.Handler {
+	if token == "" {
+		return next
+	}
+	want := sha256.Sum256([]byte(token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given := r.Header.Get("token")
+		if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && given == "" {
+			given = bearer
+		}
+		// Of the same length whatever was given, so that the time says nothing.
+		got := sha256.Sum256([]byte(given))
+		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 && r.URL.Path != "/health" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			fail(w, http.StatusUnauthorized, errors.New("the token of the HTTP API is missing or wrong (api.token_file)"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
