@@ -81,7 +81,8 @@ type Broker struct {
 	key      []byte
 	seed     maphash.Seed // of device ids
 	record   message.Record
-	outgoing [][]Delivery // per loop, posted once per round of the inbox
+	outboxes []Outbox     // per loop
+	outgoing [][]Delivery // per loop, posted once per round of the inbox and when there are many
 }
 
 // New returns a broker over a store that is as empty as it is.
@@ -156,11 +157,15 @@ const (
 	roundBytes = 4 << 20
 )
 
+// maxOutgoing is how many deliveries to one loop are collected before they go
+// out, 90 KiB of them: one batch to a large group makes a million.
+const maxOutgoing = 1024
+
 // Run applies what comes in until Close. When it fails, it takes nothing more
 // in: who waits in Commit gets an error.
 func (b *Broker) Run(out []Outbox) error {
 	defer b.inbox.Close()
-	b.outgoing = make([][]Delivery, len(out))
+	b.outboxes, b.outgoing = out, make([][]Delivery, len(out))
 	b.limit()
 	var events []event
 	for {
@@ -175,14 +180,21 @@ func (b *Broker) Run(out []Outbox) error {
 		}
 		clear(events)
 		b.limit()
-		for loop, ds := range b.outgoing {
-			if len(ds) > 0 {
-				out[loop].Post(ds)
-				clear(ds)
-				b.outgoing[loop] = ds[:0]
-			}
+		for loop := range b.outgoing {
+			b.flush(loop)
 		}
 	}
+}
+
+// flush posts what there is for a loop.
+func (b *Broker) flush(loop int) {
+	ds := b.outgoing[loop]
+	if len(ds) == 0 {
+		return
+	}
+	b.outboxes[loop].Post(ds)
+	clear(ds)
+	b.outgoing[loop] = ds[:0]
 }
 
 func (b *Broker) handle(e *event) error {
@@ -199,10 +211,15 @@ func (b *Broker) handle(e *event) error {
 	return nil
 }
 
-// post queues a delivery for the end of the round. On replay there is nobody.
+// post queues a delivery for the end of the round, or until there are many. On
+// replay there is nobody.
 func (b *Broker) post(loop uint16, d Delivery) {
-	if int(loop) < len(b.outgoing) {
-		b.outgoing[loop] = append(b.outgoing[loop], d)
+	if int(loop) >= len(b.outgoing) {
+		return
+	}
+	b.outgoing[loop] = append(b.outgoing[loop], d)
+	if len(b.outgoing[loop]) >= maxOutgoing {
+		b.flush(int(loop))
 	}
 }
 

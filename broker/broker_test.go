@@ -116,6 +116,57 @@ func (b *box) out() []Delivery {
 	return all
 }
 
+// posts is an Outbox that looks at what is left in it.
+type posts struct {
+	largest int
+	seqs    []uint64
+}
+
+func (p *posts) Post(ds []Delivery) {
+	p.largest = max(p.largest, len(ds))
+	for i := range ds {
+		if ds[i].Batch != nil {
+			p.seqs = append(p.seqs, ds[i].Seq)
+			ds[i].Batch.Release()
+		}
+	}
+}
+
+// One batch to a large group makes many deliveries. They go out while they are
+// made, in their order.
+func TestManyDeliveriesGoOutInParts(t *testing.T) {
+	b := newBox(t, Options{})
+	const members, messages = 3000, 5
+	var names []string
+	for i := range members {
+		names = append(names, fmt.Sprint("u", i))
+	}
+	b.commit(group(message.OpCreate, "g", names...), false, nil)
+	for i, name := range names {
+		b.attach(&Attach{UID: name, Conn: uint64(i + 1)})
+	}
+	out := new(posts)
+	b.outboxes = []Outbox{out, new(posts)}
+	batch := message.NewBatch(false)
+	for range messages {
+		r := message.Record{Kind: message.KindMessage, ChannelType: message.ChannelGroup, ChannelID: []byte("g"), FromUID: []byte("u0")}
+		batch.Add(&r, message.Origin{})
+	}
+	if err := b.handle(&event{committed: message.Committed{Batch: batch}}); err != nil {
+		t.Fatal(err)
+	}
+	b.flush(0)
+	if len(out.seqs) != members*messages || !slices.IsSorted(out.seqs) {
+		t.Errorf("%d deliveries, in order: %v; want %d", len(out.seqs), slices.IsSorted(out.seqs), members*messages)
+	}
+	if out.largest > maxOutgoing {
+		t.Errorf("%d deliveries at a time, want %d at most", out.largest, maxOutgoing)
+	}
+	if len(b.outgoing[0]) != 0 || cap(b.outgoing[0]) > 2*maxOutgoing {
+		t.Errorf("%d deliveries are left, room for %d is kept", len(b.outgoing[0]), cap(b.outgoing[0]))
+	}
+}
+
 func say(from, channel, no string) message.Record {
 	return message.Record{Kind: message.KindMessage, ChannelType: message.ChannelPerson,
 		ChannelID: []byte(channel), FromUID: []byte(from), ClientMsgNo: []byte(no)}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -129,7 +130,40 @@ func (s *Store) write(f *frozen) error {
 		return err
 	}
 	t.file, t.end = s.blocks.end()
-	return s.meta.update(func(tx *metaTx) error { return s.writeMeta(tx, f) })
+	last, err := s.writeAnswers(f)
+	if err != nil {
+		return err
+	}
+	return s.meta.update(func(tx *metaTx) error { return s.writeMeta(tx, f, last) })
+}
+
+// answersPart is how many answers are written at a time, some 190 KiB: a
+// transaction of the metadata is one piece of work that nobody can interrupt.
+const answersPart = 8192
+
+// writeAnswers writes all parts of a checkpoint's answers but the last, which it
+// returns packed: that one belongs to the checkpoint's own transaction. Parts of
+// a checkpoint that is never completed are deleted at the next start.
+func (s *Store) writeAnswers(f *frozen) (last []byte, err error) {
+	t := &s.try
+	t.answers = append([]answerPage(nil), s.answers...)
+	for part, rest := uint32(0), f.answers; len(rest) > 0; part++ {
+		n := min(cmp.Or(s.o.part, answersPart), len(rest))
+		packed := packedAnswers{bytes: make([]byte, 0, 26*n)}
+		for _, a := range rest[:n] {
+			packed.add(a)
+		}
+		page := answerPage{t.number, part, n}
+		t.answers = append(t.answers, page)
+		if rest = rest[n:]; len(rest) == 0 {
+			return packed.bytes, nil
+		}
+		if err := s.meta.update(func(tx *metaTx) error { return tx.put(bucketAnswers, page.key(), packed.bytes) }); err != nil {
+			return nil, err
+		}
+		s.rest()
+	}
+	return nil, nil
 }
 
 // rest keeps a checkpoint from taking the processors from those who answer: it
@@ -298,8 +332,8 @@ func (s *Store) readRun(at message.Location, size, run int, ch *message.Channel,
 	return true
 }
 
-// writeMeta fills a checkpoint's transaction.
-func (s *Store) writeMeta(tx *metaTx, f *frozen) error {
+// writeMeta fills a checkpoint's transaction; answers are the last part of them.
+func (s *Store) writeMeta(tx *metaTx, f *frozen, answers []byte) error {
 	t := &s.try
 	for _, key := range f.deletes {
 		if err := tx.delete(bucketChannel, key); err != nil {
@@ -321,23 +355,17 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen) error {
 			return err
 		}
 	}
-	t.answers = append([]answerPage(nil), s.answers...)
-	total := 0
-	if len(f.answers) > 0 {
-		packed := packedAnswers{bytes: make([]byte, 0, 32*len(f.answers))}
-		for _, a := range f.answers {
-			packed.add(a)
-		}
-		t.answers = append(t.answers, answerPage{t.number, len(f.answers)})
-		if err := tx.put(bucketAnswers, numberKey(t.number), packed.bytes); err != nil {
+	if answers != nil {
+		if err := tx.put(bucketAnswers, t.answers[len(t.answers)-1].key(), answers); err != nil {
 			return err
 		}
 	}
+	total := 0
 	for _, a := range t.answers {
 		total += a.count
 	}
 	for len(t.answers) > 0 && total-t.answers[0].count >= f.window {
-		if err := tx.delete(bucketAnswers, numberKey(t.answers[0].number)); err != nil {
+		if err := tx.delete(bucketAnswers, t.answers[0].key()); err != nil {
 			return err
 		}
 		total -= t.answers[0].count

@@ -15,7 +15,7 @@ const (
 	bucketBox     = "box"     // "checkpoint" -> the newest checkpoint
 	bucketChannel = "channel" // channel type, id -> state of a channel
 	bucketPage    = "page"    // checkpoint number, u64 -> its page
-	bucketAnswers = "answers" // checkpoint number, u64 -> answers given since the one before
+	bucketAnswers = "answers" // checkpoint number, u64, and part, u32 -> answers given since the one before
 	bucketFirst   = "first"   // channel number, u32 -> oldest sequence kept by its own retention
 )
 

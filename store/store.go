@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -39,6 +40,7 @@ type Options struct {
 	MaxUnsaved int64
 
 	segment int64 // size of the metadata's data file, for tests; 0: metaSegment
+	part    int   // answers that are written at a time, for tests; 0: answersPart
 
 	// Retire gives up the generations of the log below one.
 	Retire func(below uint64) error
@@ -101,11 +103,14 @@ type Store struct {
 	dropping bool
 }
 
-// answerPage is how many answers a checkpoint brought.
+// answerPage is how many answers a part of what a checkpoint brought has.
 type answerPage struct {
 	number uint64
+	part   uint32
 	count  int
 }
+
+func (p *answerPage) key() []byte { return binary.BigEndian.AppendUint32(numberKey(p.number), p.part) }
 
 // frozen is what one checkpoint takes in.
 type frozen struct {
