@@ -113,7 +113,7 @@ func table() []key {
 		{name: "net.proxy_protocol", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Net.ProxyProtocol },
 			help: "Expect a PROXY protocol header in front of every connection and believe the address in it. Only behind a proxy that always sends one."},
 		{name: "net.max_payload", kind: size, builtin: "32767B", min: 1, max: 32767, at: func(c *Config) any { return &c.Net.MaxPayload },
-			help: "The largest payload of a message as it is on the wire. The protocol ends at 32767B."},
+			help: "The largest payload of a message, decrypted. The protocol ends at 32767B on the wire, which is 24559B when it is encrypted."},
 		{name: "net.rate", kind: integer, builtin: "0", min: 1, max: 1_000_000, zero: "no limit", at: func(c *Config) any { return &c.Net.Rate },
 			help: "SEND frames per second that one connection may send."},
 

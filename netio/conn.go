@@ -38,6 +38,7 @@ type Conn struct {
 	wheelAt   uint32 // tick at which the wheel looks at it; 0: not on the wheel
 	wheelNext int32
 	wheelPrev int32
+	sentAt    uint32 // tick of the last write of output, or of its first bytes
 	partialAt uint32 // tick at which the incomplete frame began, if partial
 	olderThan int32  // next younger one in the FIFO of incomplete frames
 	newerThan int32  // next older one
@@ -68,6 +69,7 @@ type Conn struct {
 	stranger    bool // has a ring for input and is not logged in
 	starvedIn   bool
 	starvedOut  bool
+	spare       bool // with starvedOut: for what can wait
 }
 
 // ID returns a number that no other connection of this loop ever had; never 0.
@@ -170,18 +172,24 @@ func (c *Conn) High() bool { return c.Pending() >= c.loop.server.opt.OutLimit }
 // connection is closing, or when the pool is used up: then OnWritable follows
 // when rings came back. The slice is valid until the next call on any
 // connection of the loop.
-func (c *Conn) Out(n int) []byte {
+func (c *Conn) Out(n int) []byte { return c.outKeeping(n, 0) }
+
+// OutSpare is Out for what can wait: it leaves part of the pool to answers.
+func (c *Conn) OutSpare(n int) []byte { return c.outKeeping(n, c.loop.reserve/2) }
+
+// outKeeping is Out that leaves keep bytes of the pool to others.
+func (c *Conn) outKeeping(n int, keep int64) []byte {
 	if c.closing || n < 0 {
 		return nil
 	}
 	if c.ws == nil {
-		return c.room(n)
+		return c.room(n, keep)
 	}
 	if c.ws.closeSent {
 		return nil
 	}
 	head := headerSize(n)
-	p := c.room(head + n)
+	p := c.room(head+n, keep)
 	if p == nil {
 		return nil
 	}
@@ -259,6 +267,10 @@ func (c *Conn) markDirty() {
 		c.loop.dirty.add(c)
 	}
 }
+
+// Finish closes like a peer that closed its side: nothing more is read, and what
+// is owed and unsent is sent first.
+func (c *Conn) Finish() { c.eof() }
 
 // eof says that the peer sent all it had: close when the answers are written,
 // at the end of this round unless some are owed or the peer reads slowly.

@@ -80,7 +80,8 @@ type Loop struct {
 	limits        limits
 	pool          *ring.Pool
 	reserve       int64 // bytes of the pool kept for output
-	strangers     int   // connections that have a ring for input and are not logged in
+	roomAt        uint32
+	strangers     int // connections that have a ring for input and are not logged in
 	maxStrangers  int
 	scratch       *ring.Buffer
 	peeking       bool // the bytes in scratch are still in the kernel too
@@ -399,12 +400,22 @@ func (l *Loop) feed() {
 			}
 		}
 	}
-	if len(l.starvedOut.ids) > 0 && l.pool.Can(ring.Unit, 0) {
-		for _, id := range l.starvedOut.take() {
-			if c := l.slots.find(id); c != nil && c.starvedOut {
-				c.starvedOut = false
-				l.wantWritable(c)
-			}
+	room := int64(0)
+	for _, id := range l.starvedOut.take() {
+		c := l.slots.find(id)
+		if c == nil || !c.starvedOut {
+			continue
+		}
+		keep := room
+		if c.spare {
+			keep += l.reserve / 2
+		}
+		if l.pool.Can(ring.Unit, keep) {
+			room += ring.Unit
+			c.starvedOut = false
+			l.wantWritable(c)
+		} else {
+			l.starvedOut.add(c)
 		}
 	}
 }

@@ -82,6 +82,9 @@ var (
 	ErrPartial = errors.New("frame stayed incomplete too long")
 	// ErrTooLarge is returned when the handler leaves 2 MiB unconsumed without pausing.
 	ErrTooLarge = errors.New("frame is larger than the largest buffer")
+	// ErrStuck is returned when the peer took no output for a second while others
+	// waited for rings.
+	ErrStuck = errors.New("the peer reads nothing and others wait for memory")
 	// ErrLoginSize is returned when more than LoginBytes wait before the login.
 	ErrLoginSize = errors.New("more came before the login than a login has")
 	// ErrNoBuffer is returned when bytes already read could not be kept.

@@ -17,7 +17,7 @@ type Stats struct {
 	ClosedIdle    atomic.Int64 // ErrIdle
 	ClosedLogin   atomic.Int64 // ErrLogin and ErrLoginSize
 	ClosedPartial atomic.Int64 // ErrPartial
-	ClosedBuffer  atomic.Int64 // ErrTooLarge and ErrNoBuffer
+	ClosedBuffer  atomic.Int64 // ErrTooLarge, ErrNoBuffer and ErrStuck
 	ClosedProxy   atomic.Int64 // ErrProxy
 	ClosedWS      atomic.Int64 // ErrWebSocket
 	ClosedStop    atomic.Int64 // ErrStopped
@@ -46,7 +46,7 @@ func (s *Stats) closed(reason error, byHandler bool) {
 		s.ClosedLogin.Add(1)
 	case errors.Is(reason, ErrPartial):
 		s.ClosedPartial.Add(1)
-	case errors.Is(reason, ErrTooLarge), errors.Is(reason, ErrNoBuffer):
+	case errors.Is(reason, ErrTooLarge), errors.Is(reason, ErrNoBuffer), errors.Is(reason, ErrStuck):
 		s.ClosedBuffer.Add(1)
 	case errors.Is(reason, ErrProxy):
 		s.ClosedProxy.Add(1)

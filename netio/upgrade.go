@@ -48,7 +48,7 @@ func (c *Conn) readUpgrade() (bool, error) {
 
 // answer writes HTTP bytes.
 func (c *Conn) answer(p []byte) bool {
-	dst := c.room(len(p))
+	dst := c.room(len(p), 0)
 	if dst == nil {
 		return false
 	}

@@ -31,6 +31,7 @@ const (
 	closeAway     = 1001
 	closeProtocol = 1002
 	closeUTF8     = 1007
+	closePolicy   = 1008 // what the handler did not like
 	closeLarge    = 1009
 )
 
@@ -307,7 +308,7 @@ func validClose(code uint16) bool {
 // sendControl puts a control frame behind the output, or nothing if there is
 // no room.
 func (c *Conn) sendControl(op byte, payload []byte) {
-	dst := c.room(2 + len(payload))
+	dst := c.room(2+len(payload), 0)
 	if dst == nil {
 		return
 	}
@@ -341,6 +342,8 @@ func (c *Conn) sendClose(reason error) {
 		code = closeAway
 	case errors.Is(reason, ErrTooLarge):
 		code = closeLarge
+	case c.byHandler && reason != nil:
+		code = closePolicy
 	}
 	c.sendControl(opClose, []byte{byte(code >> 8), byte(code)})
 }

@@ -173,26 +173,76 @@ func (l *Loop) expire() {
 			c.shut(ErrIdle, false)
 		}
 	}
-	if len(l.starvedIn.ids) == 0 || l.limits.partial == 0 {
+	l.makeRoom()
+}
+
+// For how many ticks of up to half a second something may stand still while
+// others wait for rings: an incomplete frame, or output that the peer does not
+// take while answers, or only pushes, have to wait.
+const (
+	scarce       = 2
+	scarcePushes = 6
+)
+
+// makeRoom closes connections that hold rings and stand still, while others
+// wait for rings, once a tick and no more than needed: an incomplete frame is no
+// loss, and what a receiver misses is in the log.
+func (l *Loop) makeRoom() {
+	if l.tick == l.roomAt {
 		return
 	}
-	for slot := l.oldest; slot != none; {
-		c := l.slots.at(slot)
-		if l.tick <= c.partialAt+l.limits.partial {
+	l.roomAt = l.tick
+	if len(l.starvedIn.ids) > 0 && l.limits.partial > 0 {
+		needed := int64(l.scratch.Cap()) * int64(len(l.starvedIn.ids))
+		for slot := l.oldest; slot != none && needed > 0; {
+			c := l.slots.at(slot)
+			if l.tick <= c.partialAt+min(scarce, l.limits.partial) {
+				break
+			}
+			slot = c.olderThan
+			if !c.closing && c.in != nil {
+				needed -= int64(c.in.Cap())
+				c.shut(ErrPartial, false)
+			}
+		}
+	}
+	if len(l.starvedOut.ids) == 0 {
+		return
+	}
+	answers, pushes := 0, 0
+	for _, id := range l.starvedOut.ids {
+		if c := l.slots.find(id); c != nil && c.spare {
+			pushes++
+		} else if c != nil {
+			answers++
+		}
+	}
+	l.slots.each(func(c *Conn) {
+		if !c.blocked || c.out == nil || c.closing {
 			return
 		}
-		slot = c.olderThan
-		c.shut(ErrPartial, false)
-	}
+		stood := l.tick - c.sentAt
+		if answers > 0 && stood > scarce || pushes > 0 && stood > scarcePushes {
+			if answers > 0 {
+				answers--
+			} else {
+				pushes--
+			}
+			c.shut(ErrStuck, false)
+		}
+	})
 }
 
 // nextExpiry returns the tick at which expire has work, or 0.
 func (l *Loop) nextExpiry() uint32 {
 	at := l.wheel.next()
 	if len(l.starvedIn.ids) > 0 && l.limits.partial > 0 && l.oldest != none {
-		if p := l.slots.at(l.oldest).partialAt + l.limits.partial + 1; at == 0 || p < at {
+		if p := max(l.slots.at(l.oldest).partialAt+min(scarce, l.limits.partial)+1, l.tick+1); at == 0 || p < at {
 			at = p
 		}
+	}
+	if len(l.starvedOut.ids) > 0 && (at == 0 || l.tick+1 < at) {
+		at = l.tick + 1
 	}
 	return at
 }

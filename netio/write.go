@@ -9,17 +9,18 @@ import (
 )
 
 // room returns n bytes at the end of the output, making or replacing the ring
-// as needed, or nil.
-func (c *Conn) room(n int) []byte {
-	p, short := c.tryRoom(n)
+// as needed, or nil. A new ring leaves keep bytes of the pool.
+func (c *Conn) room(n int, keep int64) []byte {
+	p, short := c.tryRoom(n, keep)
 	if short {
 		// A round that answers more connections than there are rings writes
 		// what it has so far.
 		c.loop.flushDirty()
-		p, short = c.tryRoom(n)
+		p, short = c.tryRoom(n, keep)
 	}
 	if short {
 		c.loop.stats.Starved.Add(1)
+		c.spare = keep > 0
 		if !c.starvedOut {
 			c.starvedOut = true
 			c.loop.starvedOut.add(c)
@@ -29,7 +30,7 @@ func (c *Conn) room(n int) []byte {
 }
 
 // tryRoom is room; short means that the pool is used up.
-func (c *Conn) tryRoom(n int) (p []byte, short bool) {
+func (c *Conn) tryRoom(n int, keep int64) (p []byte, short bool) {
 	if c.out != nil {
 		if free := c.out.Free(); len(free) >= n {
 			return free[:n:n], false
@@ -39,11 +40,13 @@ func (c *Conn) tryRoom(n int) (p []byte, short bool) {
 	if size < n || size > ring.Max {
 		return nil, false
 	}
-	b, ok := c.loop.pool.Get(size)
-	if !ok {
+	if !c.loop.pool.Can(size, keep) {
 		return nil, true
 	}
-	if c.out != nil {
+	b, _ := c.loop.pool.Get(size)
+	if c.out == nil {
+		c.sentAt = c.loop.tick
+	} else {
 		b.Commit(copy(b.Free(), c.out.Peek()))
 		c.loop.put(c.out)
 	}
@@ -97,6 +100,7 @@ func (l *Loop) send(c *Conn) {
 		case n > 0:
 			l.stats.Writes.Add(1)
 			l.stats.BytesOut.Add(int64(n))
+			c.sentAt = l.tick
 			c.out.Discard(n)
 			c.blocked = n < len(p)
 			if c.ended {

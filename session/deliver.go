@@ -133,7 +133,8 @@ func (g *Gate) sent(p *peer, ref int32, messageID int64, seq uint64) {
 	g.inflight.Sent(ack.Key{Conn: p.conn.ID(), MessageID: messageID}, uint64(ref), seq, g.now)
 }
 
-// write appends a RECV to the output. It reports false if there is no room.
+// write appends a RECV to the output. It reports false if there is no room: then
+// OnWritable says when to go on.
 func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	g.uid = append(g.uid[:0], p.uid...)
 	v := &g.recv
@@ -159,14 +160,14 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	}
 	if p.keys != nil {
 		c := g.cipher(p)
-		dst := p.conn.Out(c.RecvSize(v, p.version))
-		if dst == nil {
+		dst := p.conn.OutSpare(c.RecvSize(v, p.version))
+		if p.dry = dst == nil; p.dry {
 			return false
 		}
 		p.conn.Commit(len(c.AppendRecv(dst[:0], v, p.version)))
 	} else {
-		dst := p.conn.Out(v.Size(p.version))
-		if dst == nil {
+		dst := p.conn.OutSpare(v.Size(p.version))
+		if p.dry = dst == nil; p.dry {
 			return false
 		}
 		p.conn.Commit(len(v.Append(dst[:0], p.version)))
@@ -199,7 +200,7 @@ func (g *Gate) catchUp(p *peer, ref int32) {
 	s := &g.streams[ref]
 	window := g.window()
 	room := window - g.inflight.Count(p.conn.ID())
-	if !s.behind || s.fetching || p.fetching >= maxFetching || p.conn.High() || room < (window+1)/2 {
+	if !s.behind || s.fetching || p.fetching >= maxFetching || p.dry || p.conn.High() || room < (window+1)/2 {
 		return
 	}
 	f := broker.Fetch{Loop: g.index, Conn: s.id, From: s.from, Channel: s.channel, Limit: uint16(min(room, pageItems))}
@@ -234,6 +235,14 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 		g.catchUpAll(p)
 		return
 	}
+	if !g.belongs(p, s.channel) { // not any more: what is in the channel is not theirs
+		if s.behind {
+			g.caughtUp(p, s)
+		}
+		g.settle(ref)
+		g.catchUpAll(p)
+		return
+	}
 	done := true
 	for i, seq := range d.Page.Seqs {
 		if seq < s.from || seq <= s.last {
@@ -243,7 +252,9 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
 		r := &g.stored
-		if string(r.FromUID) == p.uid && r.Device == p.device && r.Flags&message.FlagServer == 0 || g.expired(r) {
+		own := g.own[d.Conn]
+		if _, sent := own[r.MessageID]; sent || g.expired(r) {
+			delete(own, r.MessageID)
 			s.passed(seq)
 			g.markDirty(ref)
 		} else if g.congested(p) || !g.write(p, r, seq, 0) {
@@ -259,13 +270,20 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 		s.last = max(s.last, d.Page.Next-1)
 		// A page that brings nothing ends it as well: the channel is gone.
 		if d.Page.Next > s.seen && d.Page.Next > d.Page.Last || d.Page.Next == d.Seq {
-			s.behind = false
-			p.behind--
-			g.stats.Behind.Add(-1)
+			g.caughtUp(p, s)
 		}
 	}
 	g.settle(ref)
 	g.catchUpAll(p)
+}
+
+// caughtUp ends the catching up of a stream.
+func (g *Gate) caughtUp(p *peer, s *stream) {
+	s.behind = false
+	g.stats.Behind.Add(-1)
+	if p.behind--; p.behind == 0 {
+		delete(g.own, p.conn.ID())
+	}
 }
 
 func (g *Gate) expired(r *message.Record) bool {
@@ -285,6 +303,11 @@ func (g *Gate) due(k ack.Pending, last bool) {
 	_ = g.fetch.Fetch(broker.Fetch{Loop: g.index, Retry: true, Conn: k.Conn, From: k.Seq, Channel: s.channel, Limit: 1})
 }
 
+// belongs reports whether the user of a connection is a member of a channel now.
+func (g *Gate) belongs(p *peer, ch *message.Channel) bool {
+	return ch.Type != message.ChannelGroup || g.access.IsMember(ch.ID, p.uid)
+}
+
 // resend writes a push again, if it is still wanted.
 func (g *Gate) resend(p *peer, d *broker.Delivery) {
 	ref, ok := g.find[streamKey{d.Conn, d.Channel}]
@@ -292,7 +315,7 @@ func (g *Gate) resend(p *peer, d *broker.Delivery) {
 		return
 	}
 	s := &g.streams[ref]
-	if !s.frozen && !s.outstanding(d.Seq) || p.conn.High() {
+	if !s.frozen && !s.outstanding(d.Seq) || p.conn.High() || !g.belongs(p, s.channel) {
 		return
 	}
 	if err := d.Page.Batch.Record(0, &g.stored); err != nil {
@@ -424,6 +447,6 @@ func (g *Gate) proposeCursor(s *stream) {
 		ChannelID:   g.id,
 		FromUID:     g.uid,
 	}
-	g.batch(durable).Add(&g.record, message.Origin{})
+	g.batch(false).Add(&g.record, message.Origin{})
 	s.proposed = s.cursor
 }

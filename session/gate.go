@@ -77,7 +77,7 @@ type Gate struct {
 
 	// What the round received, by Batch.Volatile. A batch that the log's
 	// queue refused stays; stalled says so.
-	batches [2]*message.Batch
+	batches []*message.Batch // of the round, in the order in which they go to the log
 	stalled bool
 	waiters []uint64 // connections paused because of stalled
 
@@ -88,9 +88,10 @@ type Gate struct {
 	dirty     []int32 // streams with a read position to propose
 	cursorsAt time.Time
 
-	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
-	held    map[uint64][]wukong.Sendack // by connection: refusals that wait for the answers before them
-	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
+	ciphers map[uint64]*wukong.Cipher     // by connection, of the recent ones
+	held    map[uint64][]wukong.Sendack   // by connection: refusals that wait for the answers before them
+	own     map[uint64]map[int64]struct{} // by connection that is caught up: ids of what it sent meanwhile
+	unsent  map[uint64][]wukong.Sendack   // by connection: answers for which there was no room
 	crypto  wukong.Scratch
 
 	items  []broker.Delivery // scratch of a round
@@ -140,6 +141,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
 		held:     make(map[uint64][]wukong.Sendack),
+		own:      make(map[uint64]map[int64]struct{}),
 		unsent:   make(map[uint64][]wukong.Sendack),
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
@@ -164,7 +166,6 @@ var (
 
 	errLogin  = errors.New("login refused")
 	errKicked = errors.New("the user logged in elsewhere")
-	errLeft   = errors.New("the client said goodbye")
 	errOutput = errors.New("the answer to a login does not fit into the connection's output")
 	errClosed = errors.New("the broker shuts down")
 )
@@ -238,8 +239,7 @@ func (g *Gate) frame(p *peer, f wukong.Frame) (taken bool, err error) {
 			p.conn.Commit(len(wukong.AppendPong(dst[:0])))
 		}
 	case wukong.TypeDisconnect:
-		p.state = stateClosing
-		p.conn.Close(errLeft)
+		p.conn.Finish() // behind the answers to what came before
 	case wukong.TypePong, wukong.TypeSub: // nothing is promised for them
 	case wukong.TypeConnect:
 		return false, errAgain
@@ -259,6 +259,7 @@ func (g *Gate) bad(p *peer, err error) error {
 // OnWritable is called when a connection's output has room again.
 func (g *Gate) OnWritable(c *netio.Conn) {
 	p := c.Data.(*peer)
+	p.dry = false
 	if !g.sendUnsent(p) {
 		return
 	}
@@ -291,6 +292,7 @@ func (g *Gate) OnClose(c *netio.Conn, reason error) {
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
 	delete(g.held, c.ID())
+	delete(g.own, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {
 		s := &g.streams[ref]

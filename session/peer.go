@@ -23,6 +23,7 @@ type peer struct {
 	waiting  bool // reading is paused until the log takes the round's batch
 	deaf     bool // reading is paused until the client reads its answers
 	full     bool // reading is paused until SENDs are answered
+	dry      bool // a push found no room: OnWritable comes
 }
 
 // bucket is what a connection may send now: it fills at a rate per second up

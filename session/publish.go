@@ -3,17 +3,12 @@ package session
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"gatepost/message"
 	"gatepost/queue"
 	"gatepost/wukong"
-)
-
-// durable and volatile index Gate.batches.
-const (
-	durable = iota
-	volatile
 )
 
 // keptFlags are the frame flags that a message keeps.
@@ -33,7 +28,11 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	payload, reason := g.admit(p, s)
 	if reason != wukong.ReasonSuccess {
 		g.stats.SendsRefuse.Add(1)
-		g.sendack(p, wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
+		// Behind the answers to what was sent before.
+		p.conn.Owe(1)
+		p.owed++
+		g.held[p.conn.ID()] = append(g.held[p.conn.ID()], wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
+		g.answerHeld(p)
 		return true, nil
 	}
 	g.stats.Sends.Add(1)
@@ -54,28 +53,28 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 		Topic:       s.Topic,
 		Payload:     payload,
 	}
-	kind := durable
-	if s.Flags&wukong.FlagNoPersist != 0 {
-		kind = volatile
-	}
-	b := g.batch(kind)
+	b := g.batch(s.Flags&wukong.FlagNoPersist != 0)
 	b.Add(r, message.Origin{
 		Conn: p.conn.ID(), MessageID: r.MessageID, ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags,
 	})
 	p.conn.Owe(1)
 	p.owed++
 	if b.Size() >= g.o.GroupBytes {
-		g.proposeBatch(kind)
+		g.proposeAll()
 	}
 	return true, nil
 }
 
-// batch returns the round's batch of a kind.
-func (g *Gate) batch(kind int) *message.Batch {
-	if g.batches[kind] == nil {
-		g.batches[kind] = message.NewBatch(kind == volatile)
+// batch returns the batch for a record that is stored, or not. What a connection
+// sends goes to the log in its order, whichever it asked for: a record of the
+// other sort begins another batch.
+func (g *Gate) batch(volatile bool) *message.Batch {
+	if n := len(g.batches); n > 0 && g.batches[n-1].Volatile() == volatile {
+		return g.batches[n-1]
 	}
-	return g.batches[kind]
+	b := message.NewBatch(volatile)
+	g.batches = append(g.batches, b)
+	return b
 }
 
 // admit decides on a SEND. It leaves the channel's storage id in g.id and
@@ -138,9 +137,7 @@ func (p *peer) spend(ms int64, rate int) bool {
 // after a stall, the connections that waited are read again.
 func (g *Gate) propose() {
 	g.stalled = false
-	for kind := range g.batches {
-		g.proposeBatch(kind)
-	}
+	g.proposeAll()
 	if g.stalled || len(g.waiters) == 0 {
 		return
 	}
@@ -169,27 +166,33 @@ func (g *Gate) Close() {
 // full for days, and the journal may be on it.
 const refusedEvery = time.Minute
 
-// proposeBatch hands one batch to the log. A full queue keeps it.
-func (g *Gate) proposeBatch(kind int) {
-	b := g.batches[kind]
-	if b == nil {
-		return
+// proposeAll hands the batches to the log, in order. A full queue keeps the one
+// that it does not take and those behind.
+func (g *Gate) proposeAll() {
+	done := 0
+	for done < len(g.batches) && g.proposeBatch(g.batches[done]) {
+		done++
 	}
+	g.batches = slices.Delete(g.batches, 0, done)
+}
+
+// proposeBatch reports false when the log has no room for a batch.
+func (g *Gate) proposeBatch(b *message.Batch) bool {
 	err := g.log.Propose(b)
 	switch {
 	case err == nil:
-		g.batches[kind] = nil
 	case errors.Is(err, queue.ErrFull):
 		g.stalled = true
 		g.stats.LogFull.Add(1)
+		return false
 	default:
-		g.batches[kind] = nil
 		g.refuse(b)
 		if g.now.Sub(g.refusedAt) >= refusedEvery { // the log itself says when that begins and ends
 			g.refusedAt = g.now
 			g.complaints.add(g.now, "log takes nothing", "refused_so_far", g.stats.LogRefused.Load(), "err", err)
 		}
 	}
+	return true
 }
 
 // refuse answers every record of a batch that the log does not take. Records
@@ -231,11 +234,32 @@ func (g *Gate) answerHeld(p *peer) {
 func (g *Gate) answer(p *peer, a wukong.Sendack) {
 	p.conn.Owe(-1)
 	p.owed--
+	if p.behind > 0 && a.MessageSeq > 0 {
+		g.remember(p, a.MessageID)
+	}
 	g.sendack(p, a)
 	g.answerHeld(p)
 	if p.full && p.owed <= maxUnanswered/2 && len(g.held[p.conn.ID()]) == 0 {
 		p.full = false
 		g.resume(p)
+	}
+}
+
+// maxOwn bounds the messages by which a connection that is being caught up knows
+// what it sent itself. What is above that it gets back, as its other devices do.
+const maxOwn = 1024
+
+// remember notes a message that a connection sent while it is being caught up:
+// it must not be pushed what it sent itself. Others of the same user are.
+func (g *Gate) remember(p *peer, messageID int64) {
+	id := p.conn.ID()
+	own := g.own[id]
+	if own == nil {
+		own = make(map[int64]struct{})
+		g.own[id] = own
+	}
+	if len(own) < maxOwn {
+		own[messageID] = struct{}{}
 	}
 }
 
