@@ -196,6 +196,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	if err != nil {
 		return nil, err
 	}
+	b.core.Ready()
 	b.committer = wal.NewCommitter(b.log, wal.CommitterOptions{
 		QueueItems: cfg.Queue.LogItems,
 		QueueBytes: int(cfg.Queue.LogBytes),

@@ -105,6 +105,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		{"gatepost_recvs_total", "RECVs written, resends included.", false, func(s *session.Stats) *atomic.Int64 { return &s.Recvs }},
 		{"gatepost_recvacks_total", "RECVACKs that settled a push.", false, func(s *session.Stats) *atomic.Int64 { return &s.RecvAcks }},
 		{"gatepost_resends_total", "RECVs written again.", false, func(s *session.Stats) *atomic.Int64 { return &s.Resends }},
+		{"gatepost_gone_total", "Messages that are not stored and found no room on a connection.", false, func(s *session.Stats) *atomic.Int64 { return &s.Gone }},
 		{"gatepost_given_up_total", "Pushes that wait for the next connect.", false, func(s *session.Stats) *atomic.Int64 { return &s.GivenUp }},
 		{"gatepost_behind", "Channels of connections that are being caught up.", true, func(s *session.Stats) *atomic.Int64 { return &s.Behind }},
 		{"gatepost_catchup_pages_total", "Pages asked for to catch up.", false, func(s *session.Stats) *atomic.Int64 { return &s.CatchUps }},

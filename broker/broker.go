@@ -122,7 +122,10 @@ func (b *Broker) Restore(r *message.Restored) {
 	}
 }
 
-// Replay applies a stored batch before Run. It takes over the batch.
+// Ready says that nothing more is replayed. From now on Access may be asked.
+func (b *Broker) Ready() { b.limit() }
+
+// Replay applies a stored batch before Ready. It takes over the batch.
 func (b *Broker) Replay(c message.Committed) error {
 	err := b.apply(&c)
 	c.Batch.Release()
@@ -166,7 +169,6 @@ const maxOutgoing = 1024
 func (b *Broker) Run(out []Outbox) error {
 	defer b.inbox.Close()
 	b.outboxes, b.outgoing = out, make([][]Delivery, len(out))
-	b.limit()
 	var events []event
 	for {
 		var ok bool

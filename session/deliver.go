@@ -91,8 +91,8 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 		panic("BUG: a batch that was applied cannot be read: " + err.Error())
 	}
 	if d.Seq == 0 {
-		if !p.conn.High() {
-			g.write(p, &g.stored, 0, 0)
+		if p.conn.High() || !g.write(p, &g.stored, 0, 0) {
+			g.stats.Gone.Add(1)
 		}
 		return
 	}

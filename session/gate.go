@@ -52,6 +52,7 @@ type Stats struct {
 	Recvs       atomic.Int64 // RECVs written, resends included
 	RecvAcks    atomic.Int64 // RECVACKs that settled a push
 	Resends     atomic.Int64 // RECVs written again because no RECVACK came
+	Gone        atomic.Int64 // pushes of what is not stored that found no room
 	GivenUp     atomic.Int64 // pushes that used up their tries; they wait for the next connect
 	Behind      atomic.Int64 // channels of connections that are being caught up now
 	CatchUps    atomic.Int64 // pages asked for to catch up
@@ -146,6 +147,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
 	g.box.wake = loop.Wake
+	g.box.gone = &g.stats.Gone
 	g.complaints.log = o.Logger
 	return g
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"gatepost/broker"
 	"gatepost/message"
@@ -14,6 +15,7 @@ import (
 type mailbox struct {
 	queue *queue.Queue[broker.Delivery]
 	wake  func()
+	gone  *atomic.Int64 // counts what is not stored and was dropped
 
 	mu     sync.Mutex
 	missed map[missedKey]missedSpan // guarded by mu; nil if nothing was dropped
@@ -47,7 +49,11 @@ func (m *mailbox) drop(d *broker.Delivery) {
 	if d.Page != nil {
 		d.Page.Batch.Release()
 	}
-	if d.Kind != broker.Push || d.Seq == 0 {
+	if d.Kind != broker.Push {
+		return
+	}
+	if d.Seq == 0 {
+		m.gone.Add(1)
 		return
 	}
 	m.mu.Lock()

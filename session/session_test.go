@@ -2,6 +2,7 @@ package session
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,7 +69,7 @@ func TestAFullMailboxForgetsNothing(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 5))
 	woken := 0
-	m := mailbox{queue: queue.New(8, 0, (*broker.Delivery).Weight), wake: func() { woken++ }}
+	m := mailbox{queue: queue.New(8, 0, (*broker.Delivery).Weight), wake: func() { woken++ }, gone: new(atomic.Int64)}
 	ch := &message.Channel{ID: "c"}
 	next, pushed, acks, acked := uint64(1), uint64(0), 0, 0
 	known := uint64(0) // all up to it was delivered or is known to be missing
