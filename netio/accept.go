@@ -147,7 +147,8 @@ func (l *Loop) drop() {
 // all.
 func (l *Loop) open(a arrival) {
 	c := l.slots.take()
-	c.loop, c.fd, c.remote = l, int32(a.fd), a.remote
+	c.loop, c.fd = l, int32(a.fd)
+	c.setRemote(a.remote)
 	c.born, c.last = l.tick, l.tick
 	c.next = stagePlain
 	if a.ws {

@@ -22,12 +22,10 @@ type Conn struct {
 	// Data belongs to the handler.
 	Data any
 
-	loop   *Loop
-	in     *ring.Buffer // unconsumed input: own ring, the loop's scratch while reading, or nil
-	out    *ring.Buffer // unsent output, or nil
-	ws     *webSocket   // nil for plain TCP and before the upgrade
-	reason error        // why it is closing
-	remote netip.AddrPort
+	loop *Loop
+	in   *ring.Buffer // unconsumed input: own ring, the loop's scratch while reading, or nil
+	out  *ring.Buffer // unsent output, or nil
+	ws   *webSocket   // nil for plain TCP and before the upgrade
 
 	fd   int32
 	slot uint32
@@ -42,6 +40,9 @@ type Conn struct {
 	partialAt uint32 // tick at which the incomplete frame began, if partial
 	olderThan int32  // next younger one in the FIFO of incomplete frames
 	newerThan int32  // next older one
+
+	remotePort uint16
+	remoteIP   [16]byte // IPv4 mapped
 
 	owed int32 // answers to come, see Owe
 
@@ -76,7 +77,12 @@ type Conn struct {
 func (c *Conn) ID() uint64 { return uint64(c.gen)<<32 | uint64(c.slot) }
 
 // RemoteAddr returns the peer's address, from the PROXY header if there is one.
-func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
+func (c *Conn) RemoteAddr() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(c.remoteIP).Unmap(), c.remotePort)
+}
+
+// setRemote sets what RemoteAddr returns. A zone is not kept.
+func (c *Conn) setRemote(a netip.AddrPort) { c.remoteIP, c.remotePort = a.Addr().As16(), a.Port() }
 
 // WebSocket says whether the bytes come in WebSocket messages.
 func (c *Conn) WebSocket() bool { return c.ws != nil }
@@ -249,7 +255,10 @@ func (c *Conn) shut(reason error, byHandler bool) {
 	if c.closing {
 		return
 	}
-	c.closing, c.reason, c.byHandler = true, reason, byHandler
+	c.closing, c.byHandler = true, byHandler
+	if reason != nil {
+		c.loop.reasons[c.slot] = reason
+	}
 	c.loop.closing.add(c)
 }
 

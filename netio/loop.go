@@ -81,7 +81,8 @@ type Loop struct {
 	pool          *ring.Pool
 	reserve       int64 // bytes of the pool kept for output
 	roomAt        uint32
-	strangers     int // connections that have a ring for input and are not logged in
+	reasons       map[uint32]error // by slot: why a connection is closing
+	strangers     int              // connections that have a ring for input and are not logged in
 	maxStrangers  int
 	scratch       *ring.Buffer
 	peeking       bool // the bytes in scratch are still in the kernel too
@@ -118,15 +119,16 @@ func (q *list) take() []uint64 {
 
 func newLoop(s *Server, index int) (*Loop, error) {
 	l := &Loop{
-		server: s,
-		index:  index,
-		epfd:   -1,
-		wakefd: -1,
-		done:   make(chan struct{}),
-		events: make([]unix.EpollEvent, eventsPerWait),
-		start:  time.Now(),
-		oldest: none,
-		newest: none,
+		reasons: make(map[uint32]error),
+		server:  s,
+		index:   index,
+		epfd:    -1,
+		wakefd:  -1,
+		done:    make(chan struct{}),
+		events:  make([]unix.EpollEvent, eventsPerWait),
+		start:   time.Now(),
+		oldest:  none,
+		newest:  none,
 	}
 	l.now = l.start
 	var err error

@@ -36,7 +36,7 @@ func (c *Conn) readProxy() (bool, error) {
 	c.in.Discard(n)
 	c.progress = true
 	if from.IsValid() {
-		c.remote = from
+		c.setRemote(from)
 	}
 	c.stage = c.next
 	if c.stage == stagePlain {

@@ -136,17 +136,19 @@ func (l *Loop) reap() {
 
 // finish closes c: last write, OnClose, descriptor, slot.
 func (l *Loop) finish(c *Conn) {
+	reason := l.reasons[c.slot]
+	delete(l.reasons, c.slot)
 	if c.ws != nil {
-		c.sendClose(c.reason)
+		c.sendClose(reason)
 	}
 	l.flush(c)
 	if c.opened {
-		l.handler.OnClose(c, c.reason)
+		l.handler.OnClose(c, reason)
 	}
-	if c.reason != nil && !c.byHandler {
-		l.server.opt.Logger.Debug("connection closed", "remote", c.remote, "reason", c.reason)
+	if reason != nil && !c.byHandler {
+		l.server.opt.Logger.Debug("connection closed", "remote", c.RemoteAddr(), "reason", reason)
 	}
-	l.stats.closed(c.reason, c.byHandler)
+	l.stats.closed(reason, c.byHandler)
 	l.clearPartial(c)
 	l.wheel.remove(c)
 	if c.in != nil {
