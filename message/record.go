@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 )
 
 // Kind says what a record changes.
@@ -41,6 +42,7 @@ type Record struct {
 	Setting     uint8 // wire setting bits
 	ChannelType uint8
 	Device      uint8  // device flag of the sender
+	Tag         uint32 // 24 bits that tell devices of one flag apart, see DeviceTag; 0: none of them sent it
 	MessageID   int64  // 63 bits, unique on this box
 	Timestamp   int64  // unix milliseconds at admission
 	Expire      uint32 // seconds, 0 = never
@@ -49,6 +51,13 @@ type Record struct {
 	ClientMsgNo []byte
 	Topic       []byte
 	Payload     []byte // plain bytes, never ciphertext
+}
+
+// DeviceTag returns the tag of a device, from its id or what else tells it from
+// the user's others; never 0. Two devices of one user and flag have the same one
+// with a probability of 6e-8.
+func DeviceTag(id []byte) uint32 {
+	return max(crc32.Checksum(id, crc32.MakeTable(crc32.Castagnoli))>>8, 1)
 }
 
 // ErrRecord is returned when bytes are not a record. It is wrapped with what
@@ -68,13 +77,13 @@ func (r *Record) Size() int {
 //	+--------+----+-----+-------+------+-----------+-----------+--------+
 //	 28       30     32      34      36          40       41    44
 //	+--------+------+-------+-------+-----------+--------+-----+----------------------+
-//	| chan n |from n| msg n |topic n| payload n | device | 0 0 0 | channel, from, msg |
+//	| chan n |from n| msg n |topic n| payload n | device |  tag  | channel, from, msg |
 //	+--------+------+-------+-------+-----------+--------+-----+  no, topic, payload  |
 //	                                                           +----------------------+
 //
 // All numbers are little-endian; size counts the whole record including
-// itself. The four string lengths are u16, the payload length u32. The three
-// bytes behind device are reserved and must be zero.
+// itself. The four string lengths are u16, the payload length u32, the tag has
+// three bytes.
 func AppendRecord(dst []byte, r *Record) []byte {
 	size := r.Size()
 	le := binary.LittleEndian
@@ -88,7 +97,7 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	dst = le.AppendUint16(dst, uint16(len(r.ClientMsgNo)))
 	dst = le.AppendUint16(dst, uint16(len(r.Topic)))
 	dst = le.AppendUint32(dst, uint32(len(r.Payload)))
-	dst = append(dst, r.Device, 0, 0, 0)
+	dst = append(dst, r.Device, byte(r.Tag), byte(r.Tag>>8), byte(r.Tag>>16))
 	dst = append(dst, r.ChannelID...)
 	dst = append(dst, r.FromUID...)
 	dst = append(dst, r.ClientMsgNo...)
@@ -110,9 +119,6 @@ func (r *Record) Decode(src []byte) (int, error) {
 	}
 	c, f, m, t := int64(le.Uint16(src[28:])), int64(le.Uint16(src[30:])), int64(le.Uint16(src[32:])), int64(le.Uint16(src[34:]))
 	p := int64(le.Uint32(src[36:]))
-	if src[41]|src[42]|src[43] != 0 {
-		return 0, fmt.Errorf("%w: reserved bytes are % x, expected zeros", ErrRecord, src[41:44])
-	}
 	if sum := headerSize + c + f + m + t + p; sum != size {
 		return 0, fmt.Errorf("%w: its fields add up to %d bytes, its size says %d", ErrRecord, sum, size)
 	}
@@ -121,6 +127,7 @@ func (r *Record) Decode(src []byte) (int, error) {
 	r.Timestamp = int64(le.Uint64(src[16:]))
 	r.Expire = le.Uint32(src[24:])
 	r.Device = src[40]
+	r.Tag = le.Uint32(src[40:]) >> 8
 	rest := src[headerSize:size:size]
 	r.ChannelID, rest = rest[:c:c], rest[c:]
 	r.FromUID, rest = rest[:f:f], rest[f:]

@@ -19,7 +19,7 @@ func randomRecord(r *rand.Rand) Record {
 	}
 	return Record{
 		Kind: Kind(r.UintN(4)), Flags: uint8(r.Uint32()), Setting: uint8(r.Uint32()), ChannelType: uint8(r.Uint32()),
-		Device: uint8(r.Uint32()), MessageID: int64(r.Uint64()), Timestamp: int64(r.Uint64()), Expire: r.Uint32(),
+		Device: uint8(r.Uint32()), Tag: r.Uint32() >> 8, MessageID: int64(r.Uint64()), Timestamp: int64(r.Uint64()), Expire: r.Uint32(),
 		ChannelID: bytesOf(70), FromUID: bytesOf(40), ClientMsgNo: bytesOf(40), Topic: bytesOf(10), Payload: bytesOf(300),
 	}
 }

@@ -2,9 +2,11 @@ package session
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"gatepost/broker"
+	"gatepost/message"
 	"gatepost/wukong"
 )
 
@@ -42,6 +44,9 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 		return nil
 	}
 	p.uid, p.device = string(c.UID), c.DeviceFlag
+	if p.tag = message.DeviceTag(c.DeviceID); len(c.DeviceID) == 0 { // a device of its own
+		p.tag = message.DeviceTag(fmt.Append(nil, p.conn.ID(), g.index, g.now.UnixNano()))
+	}
 	p.state = stateLive
 	p.conn.SetEstablished()
 	g.stats.Live.Add(1)

@@ -40,6 +40,9 @@ func (g *Gate) deliver() {
 			g.push(p, d)
 		case d.Kind == broker.Missed:
 			g.fallBack(p, d.Channel, d.Seq, d.Last)
+			if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok {
+				g.streams[ref].before = d.Last
+			}
 		case d.Kind == broker.Fetched && d.Retry:
 			g.resend(p, d)
 		case d.Kind == broker.Fetched:
@@ -252,9 +255,7 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
 		r := &g.stored
-		own := g.own[d.Conn]
-		if _, sent := own[r.MessageID]; sent || g.expired(r) {
-			delete(own, r.MessageID)
+		if g.own(p, s, r, seq) || g.expired(r) {
 			s.passed(seq)
 			g.markDirty(ref)
 		} else if g.congested(p) || !g.write(p, r, seq, 0) {
@@ -281,9 +282,16 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 func (g *Gate) caughtUp(p *peer, s *stream) {
 	s.behind = false
 	g.stats.Behind.Add(-1)
-	if p.behind--; p.behind == 0 {
-		delete(g.own, p.conn.ID())
-	}
+	p.behind--
+}
+
+// own reports whether a message is one that a connection need not get because
+// its device sent it. While it is online that is the very device; of what was
+// sent before it came, any with its flag, whose read position they share: there
+// are clients with another device id each time.
+func (g *Gate) own(p *peer, s *stream, r *message.Record, seq uint64) bool {
+	return string(r.FromUID) == p.uid && r.Device == p.device && r.Flags&message.FlagServer == 0 &&
+		(r.Tag == p.tag || seq <= s.before)
 }
 
 func (g *Gate) expired(r *message.Record) bool {

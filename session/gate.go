@@ -89,10 +89,9 @@ type Gate struct {
 	dirty     []int32 // streams with a read position to propose
 	cursorsAt time.Time
 
-	ciphers map[uint64]*wukong.Cipher     // by connection, of the recent ones
-	held    map[uint64][]wukong.Sendack   // by connection: refusals that wait for the answers before them
-	own     map[uint64]map[int64]struct{} // by connection that is caught up: ids of what it sent meanwhile
-	unsent  map[uint64][]wukong.Sendack   // by connection: answers for which there was no room
+	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
+	held    map[uint64][]wukong.Sendack // by connection: refusals that wait for the answers before them
+	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
 	crypto  wukong.Scratch
 
 	items  []broker.Delivery // scratch of a round
@@ -142,7 +141,6 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
 		held:     make(map[uint64][]wukong.Sendack),
-		own:      make(map[uint64]map[int64]struct{}),
 		unsent:   make(map[uint64][]wukong.Sendack),
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
@@ -294,7 +292,6 @@ func (g *Gate) OnClose(c *netio.Conn, reason error) {
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
 	delete(g.held, c.ID())
-	delete(g.own, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {
 		s := &g.streams[ref]

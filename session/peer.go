@@ -16,6 +16,7 @@ type peer struct {
 	streams  int32        // head of the list of its streams, -1 if none
 	behind   int32        // number of its streams that are behind
 	owed     int32        // SENDs that wait for the log
+	tag      uint32       // of its device, see message.DeviceTag
 	fetching uint8        // pages asked for and not here yet
 	version  uint8
 	device   uint8
@@ -68,6 +69,7 @@ type stream struct {
 	// newest known to exist. Invariant while behind: last < from.
 	behind   bool
 	fetching bool
+	before   uint64 // newest sequence when the connection came
 	from     uint64
 	seen     uint64
 }

@@ -44,6 +44,7 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 		Setting:     s.Setting,
 		ChannelType: s.ChannelType,
 		Device:      p.device,
+		Tag:         p.tag,
 		MessageID:   g.ids.Next(g.now),
 		Timestamp:   g.now.UnixMilli(),
 		Expire:      s.Expire,
@@ -234,32 +235,11 @@ func (g *Gate) answerHeld(p *peer) {
 func (g *Gate) answer(p *peer, a wukong.Sendack) {
 	p.conn.Owe(-1)
 	p.owed--
-	if p.behind > 0 && a.MessageSeq > 0 {
-		g.remember(p, a.MessageID)
-	}
 	g.sendack(p, a)
 	g.answerHeld(p)
 	if p.full && p.owed <= maxUnanswered/2 && len(g.held[p.conn.ID()]) == 0 {
 		p.full = false
 		g.resume(p)
-	}
-}
-
-// maxOwn bounds the messages by which a connection that is being caught up knows
-// what it sent itself. What is above that it gets back, as its other devices do.
-const maxOwn = 1024
-
-// remember notes a message that a connection sent while it is being caught up:
-// it must not be pushed what it sent itself. Others of the same user are.
-func (g *Gate) remember(p *peer, messageID int64) {
-	id := p.conn.ID()
-	own := g.own[id]
-	if own == nil {
-		own = make(map[int64]struct{})
-		g.own[id] = own
-	}
-	if len(own) < maxOwn {
-		own[messageID] = struct{}{}
 	}
 }
 
