@@ -148,9 +148,10 @@ func (p *past) take(page *message.Page, to uint64) (bytes int) {
 		if err := page.Batch.Record(i, &r); err != nil {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
+		_, topic := r.Stream()
 		p.Messages = append(p.Messages, entry{
 			Seq: seq, ID: r.MessageID, From: string(r.FromUID), ClientMsgNo: string(r.ClientMsgNo),
-			Timestamp: r.Timestamp, Expire: r.Expire, Topic: string(r.Topic), Payload: append([]byte(nil), r.Payload...), flags: r.Flags, setting: r.Setting,
+			Timestamp: r.Timestamp, Expire: r.Expire, Topic: string(topic), Payload: append([]byte(nil), r.Payload...), flags: r.Flags, setting: r.Setting,
 		})
 		bytes += r.Size()
 	}

@@ -41,6 +41,7 @@ type Attach struct {
 	UID      string
 	DeviceID string
 	Conn     uint64
+	Tag      uint32 // of its read positions, see message.ReadPosition
 	Loop     uint16
 	Device   uint8
 }
@@ -141,8 +142,8 @@ func (b *Broker) Commit(c message.Committed) error {
 // to it, those missed before are reported as Missed.
 func (b *Broker) Attach(a Attach) error { return b.inbox.Push(event{attach: a}) }
 
-// Detach takes a connection offline. UID, Loop, Conn and Device must be those
-// of Attach.
+// Detach takes a connection offline. UID, Loop, Conn, Device and Tag must be
+// those of Attach.
 // read are positions that are on their way through the log too: said here they
 // count at once, so that a user who comes back within a sync is not pushed what
 // was acknowledged. The slice is taken over.
@@ -316,8 +317,8 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		b.stats.Messages.Add(1)
 		// The sending device has what it sent: its position follows as long
 		// as nothing of others lies between.
-		if !server && own.position(r.Device) == seq-1 {
-			own.advance(r.Device, seq)
+		if at, _ := own.position(r.Device, r.Tag); !server && at == seq-1 {
+			own.advance(r.Device, r.Tag, seq)
 		}
 	} else {
 		b.stats.Volatile.Add(1)
@@ -332,6 +333,9 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 			to := &m.user.online[j]
 			if to.conn == o.Conn && to.loop == o.Loop {
 				continue
+			}
+			if seq != 0 {
+				m.settle(to.device, to.tag)
 			}
 			batch.Retain()
 			b.post(to.loop, Delivery{Kind: Push, Conn: to.conn, MessageID: r.MessageID, Seq: seq,
@@ -426,7 +430,7 @@ func (b *Broker) cursor(r *message.Record) {
 		return
 	}
 	if m := u.in[ch]; m != nil {
-		m.advance(r.Device, min(uint64(max(r.MessageID, 0)), ch.last))
+		m.advance(r.Device, r.Tag, min(uint64(max(r.MessageID, 0)), ch.last))
 		b.touch(ch)
 	}
 }
@@ -448,11 +452,12 @@ func (b *Broker) attach(a *Attach) {
 		b.stats.Kicks.Add(1)
 		b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: reason})
 	}
-	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, deviceID: deviceID})
+	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
 	for ch, m := range u.in {
-		if from := m.position(a.Device); from < ch.last {
-			b.post(a.Loop, Delivery{Kind: Missed, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
+		if from, own := m.position(a.Device, a.Tag); from < ch.last {
+			m.settle(a.Device, a.Tag)
+			b.post(a.Loop, Delivery{Kind: Missed, Own: own, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
 		}
 	}
 }
@@ -468,7 +473,7 @@ func (b *Broker) detach(a *Attach, read []Position) {
 			continue // deleted meanwhile
 		}
 		if m := u.in[ch]; m != nil {
-			m.advance(a.Device, min(r.Seq, ch.last))
+			m.advance(a.Device, a.Tag, min(r.Seq, ch.last))
 			b.touch(ch)
 		}
 	}

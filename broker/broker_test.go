@@ -235,6 +235,48 @@ func TestWhatWasMissedIsSaidAtConnect(t *testing.T) {
 	b.expect("the sender has what it sent", b.online("alice", 5, 0, "phone"))
 }
 
+// Devices of one flag have read positions of their own; one that nothing is
+// known of begins where the furthest of them is.
+func TestWhatADeviceDidNotAcknowledgeComesAgain(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	ch := "alice@bob"
+	read := func(tag uint32, seq int64) {
+		b.commit(message.Record{Kind: message.KindCursor, ChannelType: message.ChannelPerson, ChannelID: []byte(ch),
+			FromUID: []byte("bob"), Tag: tag, MessageID: seq}, false, nil)
+	}
+	conn := uint64(0)
+	come := func(tag uint32) []Delivery {
+		conn++
+		b.attach(&Attach{UID: "bob", Conn: conn, Loop: 1, Tag: tag, DeviceID: fmt.Sprint("d", tag)})
+		return b.out()
+	}
+	come(1)
+	come(2)
+	for i := range 4 {
+		b.commit(say("alice", ch, fmt.Sprint(i)), false, nil)
+	}
+	read(1, 4) // the other acknowledged nothing
+	b.expect("the one that acknowledged", come(1), "kick 1 reason 0")
+	b.expect("the other one", come(2), "kick 2 reason 0", "missed by 4: 1 to 4")
+	read(2, 2)
+	b.expect("the other one, half way", come(2), "kick 4 reason 0", "missed by 5: 3 to 4")
+	b.expect("one that nobody knows", come(3))
+	b.expect("one without an id", come(0))
+	for i := range 4 {
+		b.commit(say("alice", ch, fmt.Sprint("more", i)), false, nil)
+	}
+	b.expect("known by now", come(3), "kick 6 reason 0", "missed by 8: 5 to 8")
+	read(2, 8)
+	for tag := uint32(10); tag < 13; tag++ { // device ids that come once; 1 and 3 are forgotten
+		read(tag, 8)
+	}
+	b.expect("the other one is still known", come(2), "kick 5 reason 0")
+	b.expect("the first one is forgotten: it counts as one that nobody knows", come(1), "kick 3 reason 0")
+	if n := len(b.users["bob"].in[b.channels["\x01"+ch]].read); n > maxPositions+1 {
+		t.Errorf("%d read positions are kept, want at most %d", n, maxPositions+1)
+	}
+}
+
 func TestMembersComeAndGo(t *testing.T) {
 	b := newBox(t, Options{DedupWindow: 10})
 	say := func(from, no string) message.Record {
@@ -323,7 +365,7 @@ func anything(rnd *rand.Rand, i int) message.Record {
 		r = group(message.ChangeOp(1+rnd.IntN(5)), g, u, users[rnd.IntN(len(users))])
 	default:
 		r = message.Record{Kind: message.KindCursor, ChannelType: message.ChannelGroup, ChannelID: []byte(g),
-			FromUID: []byte(u), Device: uint8(rnd.IntN(2)), MessageID: int64(rnd.IntN(i + 1))}
+			FromUID: []byte(u), Device: uint8(rnd.IntN(2)), Tag: uint32(rnd.IntN(7)), MessageID: int64(rnd.IntN(i + 1))}
 	}
 	return r
 }
@@ -353,7 +395,7 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 			if rnd.IntN(50) == 0 { // read positions that are said at the end of a connection
 				if ch := live.channels["\x01b@a"]; ch != nil {
 					live.detach(&Attach{UID: "a", Conn: 5}, []Position{{ch.Channel, uint64(rnd.IntN(i + 1))}})
-					p := live.users["a"].in[ch].position(0)
+					p, _ := live.users["a"].in[ch].position(0, 0)
 					log = append(log, message.Record{Kind: message.KindCursor, ChannelType: 1, ChannelID: []byte("b@a"),
 						FromUID: []byte("a"), MessageID: int64(p)})
 					live.commit(log[len(log)-1], false, nil)

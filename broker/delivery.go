@@ -10,7 +10,8 @@ const (
 	Ack DeliveryKind = iota + 1
 	// Push is a message for a connection: Channel, Seq (0: not stored), Batch, Off.
 	Push
-	// Missed says that messages of Channel from Seq to Last wait for the connection.
+	// Missed says that messages of Channel from Seq to Last wait for the
+	// connection. Own: that is by the device's own read position.
 	Missed
 	// Fetched answers a Fetch: Channel, Page (nil if there is nothing), Retry.
 	Fetched
@@ -25,6 +26,7 @@ type Delivery struct {
 	Reason    uint8
 	Flags     uint8
 	Retry     bool
+	Own       bool
 	ClientSeq uint32
 	Off       uint32 // of the record in Batch
 	Conn      uint64

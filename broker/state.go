@@ -2,6 +2,7 @@ package broker
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 
 	"gatepost/message"
@@ -25,27 +26,65 @@ type membership struct {
 	read    []message.ReadPosition
 }
 
-// position returns the sequence behind which device has everything to get. A
-// class of devices that never acknowledged anything gets all since the user
-// came in, whatever others have read: nothing else says what it was pushed.
-func (m *membership) position(device uint8) uint64 {
-	for _, r := range m.read {
-		if r.Device == device {
-			return max(r.Seq, m.joined)
+// position returns the sequence behind which a device has everything to get, and
+// whether that is its own. A device without one begins where the furthest of its
+// flag is: there are clients with another device id each time. A flag that never
+// acknowledged anything gets all since the user came in, whatever others have
+// read: nothing else says what it was pushed.
+func (m *membership) position(device uint8, tag uint32) (seq uint64, own bool) {
+	seq = m.joined
+	for i := range m.read {
+		switch r := &m.read[i]; {
+		case r.Device != device:
+		case r.Tag == tag:
+			return max(r.Seq, m.joined), true
+		default:
+			seq = max(seq, r.Seq)
 		}
 	}
-	return m.joined
+	return seq, false
 }
 
+// maxPositions is how many devices of one flag have read positions of their own;
+// another one takes the place of the one that was heard of longest ago.
+const maxPositions = 4
+
 // advance moves a read position forward, never back.
-func (m *membership) advance(device uint8, seq uint64) {
+func (m *membership) advance(device uint8, tag uint32, seq uint64) {
+	tagged, first := 0, 0
 	for i := range m.read {
-		if r := &m.read[i]; r.Device == device {
-			r.Seq = max(r.Seq, seq)
+		r := &m.read[i]
+		if r.Device != device {
+			continue
+		}
+		if r.Tag == tag { // the newest is the last
+			found := *r
+			found.Seq = max(found.Seq, seq)
+			copy(m.read[i:], m.read[i+1:])
+			m.read[len(m.read)-1] = found
 			return
 		}
+		if r.Tag != 0 {
+			if tagged++; tagged == 1 {
+				first = i
+			}
+		}
 	}
-	m.read = append(m.read, message.ReadPosition{Device: device, Seq: seq})
+	if tag != 0 && tagged >= maxPositions {
+		old := m.read[first]
+		m.read = slices.Delete(m.read, first, first+1)
+		m.advance(device, 0, old.Seq)
+	}
+	m.read = append(m.read, message.ReadPosition{Device: device, Tag: tag, Seq: seq})
+}
+
+// settle gives a device that is pushed something a position of its own, so that
+// what it does not acknowledge is not taken for read when another device of its
+// flag does.
+func (m *membership) settle(device uint8, tag uint32) {
+	if seq, own := m.position(device, tag); !own && tag != 0 {
+		m.advance(device, tag, seq)
+	}
 }
 
 // user is what apply knows of a user: where they are online and where they
@@ -60,6 +99,7 @@ type user struct {
 type connection struct {
 	conn     uint64
 	deviceID uint64 // hash with a random seed, so that it costs 8 bytes; 0: none
+	tag      uint32 // see Attach
 	loop     uint16
 	device   uint8
 }

@@ -290,7 +290,7 @@ func killUnderLoad(t *testing.T, engine string) {
 	r := random(t)
 	b := start(t, set("wal.engine", engine), set("broker.dedup_window", "400000"), set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
 	var loads []*load
-	for round := range pick(4, 100) {
+	for round := range pick(15, 100) {
 		b.end()
 		b.encrypted = round%3 == 2
 		b.start()

@@ -34,6 +34,9 @@ func TestSettings(t *testing.T) {
 				if m.setting != setting || m.topic != s.topic || m.no != s.no || string(m.payload) != "x" {
 					t.Errorf("version %d to %d, setting %#x, topic %q: received %v with setting %#x, topic %q, payload %q", from, to, setting, s.topic, m, m.setting, m.topic, m.payload)
 				}
+				if want := s.stream; hasStream(to, setting) && (m.stream != want || want != "" && (m.streamFlag != 1 || m.streamID != uint64(m.id))) {
+					t.Errorf("version %d to %d, setting %#x: received stream %q, flag %d, id %d of message %d, want stream %q", from, to, setting, m.stream, m.streamFlag, m.streamID, m.id, want)
+				}
 			}
 			alice.close()
 			bob.close()

@@ -33,6 +33,43 @@ func TestOtherDevicesGetWhatOneSends(t *testing.T) {
 	}
 }
 
+// Two devices with one flag: what one acknowledged the other still gets, until it
+// has acknowledged it too; across a restart.
+func TestEachDeviceAcknowledgesForItself(t *testing.T) {
+	b := start(t, plain)
+	alice := b.must(t, dialer{uid: "alice"})
+	quick := b.must(t, dialer{uid: "bob", device: "quick"})
+	lazy := b.must(t, dialer{uid: "bob", device: "lazy", noAck: true})
+	const n = 10
+	for i := range n {
+		alice.tell(t, "bob", fmt.Sprint("m", i), "x")
+	}
+	all := func(c *client, from int) {
+		t.Helper()
+		for seq := from; seq <= n; seq++ {
+			if m := c.nextRecv(t); m.seq != uint32(seq) {
+				t.Fatalf("received %v, want seq %d", m, seq)
+			}
+		}
+		c.silent(t)
+	}
+	all(quick, 1)
+	all(lazy, 1)
+	settled()
+	quick.close()
+	lazy.close()
+	lazy = b.must(t, dialer{uid: "bob", device: "lazy", noAck: true})
+	first := lazy.nextRecv(t)
+	all(lazy, 2)
+	lazy.write(appendRecvack(nil, first))
+	settled()
+	b.stop()
+	b.start()
+	all(b.must(t, dialer{uid: "bob", device: "lazy"}), 2)
+	b.must(t, dialer{uid: "bob", device: "quick"}).silent(t)
+	b.must(t, dialer{uid: "bob", device: "unknown"}).silent(t)
+}
+
 // Who is removed from a group while they are being caught up gets nothing more
 // of it.
 func TestARemovedMemberGetsNothingMore(t *testing.T) {

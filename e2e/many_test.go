@@ -77,8 +77,12 @@ func TestManyConnections(t *testing.T) {
 			perConn := float64(high-low) / (total - first)
 			t.Logf("%d logged-in idle connections: %.0f bytes of process memory each; RSS %d KiB, rings %d KiB (%d KiB with %d connections)",
 				total, perConn, b.status("VmRSS")>>10, b.status("RssShmem")>>10, rings>>10, first)
-			if !encrypted && perConn > 512 {
-				t.Errorf("an idle connection costs %.0f bytes, want at most 512", perConn)
+			limit := 512.0
+			if encrypted { // 450 to 500 measured; the key exchanges leave garbage, which comes and goes
+				limit = 576
+			}
+			if perConn > limit {
+				t.Errorf("an idle connection costs %.0f bytes, want at most %.0f", perConn, limit)
 			}
 			if grown := b.status("RssShmem") - rings; grown > 1<<20 {
 				t.Errorf("idle connections hold %d KiB of rings", grown>>10)

@@ -416,6 +416,9 @@ func TestWebSocketFraming(t *testing.T) {
 			}
 		})
 	}
+	if said := b.log.String(); !strings.Contains(said, "connection closed for what it sent") || !strings.Contains(said, "bad WebSocket peer") {
+		t.Error("the log does not say what was wrong")
+	}
 	bob.ping(t)
 }
 

@@ -70,6 +70,24 @@ func (b *Batch) Add(r *Record, o Origin) {
 	b.buf.B = AppendRecord(b.buf.B, r)
 }
 
+// Begin returns the batch's bytes with r behind them, but for its payload. The
+// caller appends that and calls Finish, or does nothing: then the batch is as
+// before. This is how a payload is decrypted where it stays.
+func (b *Batch) Begin(r *Record) []byte {
+	r.Payload = nil
+	return AppendRecord(b.buf.B, r)
+}
+
+// Finish takes in the record that Begin began. buf is what Begin returned with
+// the payload appended.
+func (b *Batch) Finish(buf []byte, o Origin) {
+	start := len(b.buf.B)
+	setPayload(buf[start:])
+	b.offsets = append(b.offsets, uint32(start))
+	b.origins = append(b.origins, o)
+	b.buf.B = buf
+}
+
 // AddStored extends the batch by n bytes, lets read fill them, and takes them
 // in as records. On an error, read's or one that wraps ErrRecord, the batch is
 // as before.

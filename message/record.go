@@ -15,12 +15,36 @@ const (
 	KindMessage Kind = 1
 	// KindChannel creates a channel or changes its members; Payload is a Change.
 	KindChannel Kind = 2
-	// KindCursor moves the read position of one device class in one channel:
-	// FromUID is the user, Device the device flag, MessageID the sequence.
+	// KindCursor moves the read position of one device in one channel: FromUID
+	// is the user, Device the device flag, Tag as in ReadPosition, MessageID the
+	// sequence.
 	KindCursor Kind = 3
 	// KindKeep sets how much of a channel is kept; Payload is a Keep.
 	KindKeep Kind = 4
 )
+
+// FlagStream in Record.Flags says that the sender named a stream: Topic is then
+//
+//	+---------+-----------+-------+
+//	| n (u16) | stream no | topic |
+//	+---------+-----------+-------+
+const FlagStream = 1 << 6
+
+// AppendStream appends what Topic is with a stream.
+func AppendStream(dst, no, topic []byte) []byte {
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(no)))
+	return append(append(dst, no...), topic...)
+}
+
+// Stream returns the stream number, nil if there is none, and the topic, both
+// valid as long as r.
+func (r *Record) Stream() (no, topic []byte) {
+	if r.Flags&FlagStream == 0 || len(r.Topic) < 2 {
+		return nil, r.Topic
+	}
+	n := min(int(binary.LittleEndian.Uint16(r.Topic)), len(r.Topic)-2)
+	return r.Topic[2 : 2+n : 2+n], r.Topic[2+n:]
+}
 
 // FlagServer in Record.Flags says that the application's server sent the message
 // over HTTP: the sender need not be a member, and no device of theirs has it.
@@ -38,7 +62,7 @@ const headerSize = 44
 // decoded from and are valid as long as that slice.
 type Record struct {
 	Kind        Kind
-	Flags       uint8 // wire flags: NoPersist, RedDot, SyncOnce; and FlagServer
+	Flags       uint8 // wire flags: NoPersist, RedDot, SyncOnce; FlagStream, FlagServer
 	Setting     uint8 // wire setting bits
 	ChannelType uint8
 	Device      uint8  // device flag of the sender
@@ -49,7 +73,7 @@ type Record struct {
 	ChannelID   []byte // storage id: for person channels the pair, see wukong.PersonChannel
 	FromUID     []byte
 	ClientMsgNo []byte
-	Topic       []byte
+	Topic       []byte // see Stream
 	Payload     []byte // plain bytes, never ciphertext
 }
 
@@ -103,6 +127,14 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	dst = append(dst, r.ClientMsgNo...)
 	dst = append(dst, r.Topic...)
 	return append(dst, r.Payload...)
+}
+
+// setPayload makes all that is behind an encoded record without payload its
+// payload.
+func setPayload(src []byte) {
+	le := binary.LittleEndian
+	le.PutUint32(src[36:], uint32(len(src))-le.Uint32(src))
+	le.PutUint32(src, uint32(len(src)))
 }
 
 // Decode reads one record off the front of src and returns its length in

@@ -125,6 +125,41 @@ func TestABatchIsWhatWasAdded(t *testing.T) {
 	copied.Release()
 }
 
+// A record whose payload is made where it stays is the same record, and one that
+// is given up leaves nothing behind.
+func TestARecordIsBegunAndFinished(t *testing.T) {
+	whole, parts := NewBatch(false), NewBatch(false)
+	defer whole.Release()
+	defer parts.Release()
+	for i := range 20 {
+		payload := bytes.Repeat([]byte{byte(i)}, i*100)
+		r := Record{Kind: KindMessage, Device: 3, Tag: 0x123456, MessageID: int64(i), ChannelID: []byte("g"), Topic: []byte("t"), Payload: payload}
+		whole.Add(&r, Origin{Conn: uint64(i)})
+		_ = append(parts.Begin(&r), "given up"...)
+		parts.Finish(append(parts.Begin(&r), payload...), Origin{Conn: uint64(i)})
+	}
+	if !bytes.Equal(whole.Bytes(), parts.Bytes()) || !reflect.DeepEqual(whole.offsets, parts.offsets) || !reflect.DeepEqual(whole.origins, parts.origins) {
+		t.Error("it is another batch")
+	}
+}
+
+func TestAStreamNumberTravelsWithTheTopic(t *testing.T) {
+	for _, c := range [][2]string{{"s-1", "topic"}, {"s", ""}, {"", "topic"}} {
+		r := Record{Flags: FlagStream, Topic: AppendStream(nil, []byte(c[0]), []byte(c[1]))}
+		if no, topic := r.Stream(); string(no) != c[0] || string(topic) != c[1] {
+			t.Errorf("%q came back as %q %q", c, no, topic)
+		}
+	}
+	for _, topic := range []string{"", "a", "\xff\xffabc"} { // whatever the bytes
+		r := Record{Topic: []byte(topic)}
+		if no, same := r.Stream(); no != nil || string(same) != topic {
+			t.Errorf("%q without a stream is %q %q", topic, no, same)
+		}
+		r.Flags = FlagStream
+		r.Stream()
+	}
+}
+
 func TestAllocsOfABatch(t *testing.T) {
 	r := Record{Kind: KindMessage, ChannelID: []byte("a@b"), FromUID: []byte("a"), Payload: make([]byte, 200)}
 	var got Record

@@ -17,9 +17,11 @@ type Member struct {
 	Read   []ReadPosition
 }
 
-// ReadPosition is how far one class of devices has acknowledged.
+// ReadPosition is how far one device has acknowledged, or with Tag 0 those of a
+// flag together that have no position of their own.
 type ReadPosition struct {
-	Device uint8
+	Device uint8  // flag
+	Tag    uint32 // see DeviceTag
 	Seq    uint64
 }
 

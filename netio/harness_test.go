@@ -27,13 +27,14 @@ type gate struct {
 	close    func(*Conn, error)
 	round    func(time.Time) time.Duration
 
-	loop    *Loop // of the first connection
-	mu      sync.Mutex
-	opened  int
-	reasons []error
-	live    map[uint64]bool
-	faults  []string
-	busy    atomic.Int32 // callbacks running now: more than one is a fault
+	loop     *Loop // of the first connection
+	mu       sync.Mutex
+	opened   int
+	reasons  []error
+	breaches []error
+	live     map[uint64]bool
+	faults   []string
+	busy     atomic.Int32 // callbacks running now: more than one is a fault
 }
 
 func newGate() *gate { return &gate{live: map[uint64]bool{}} }
@@ -97,6 +98,14 @@ func (g *gate) OnWritable(c *Conn) {
 		return
 	}
 	c.ResumeRead()
+}
+
+func (g *gate) OnBreach(c *Conn, err error) {
+	g.enter()
+	defer g.leave()
+	g.mu.Lock()
+	g.breaches = append(g.breaches, err)
+	g.mu.Unlock()
 }
 
 func (g *gate) OnClose(c *Conn, err error) {

@@ -421,6 +421,7 @@ func (q *quiet) OnRead(c *Conn) error {
 	return nil
 }
 func (q *quiet) OnWritable(*Conn)                {}
+func (q *quiet) OnBreach(*Conn, error)           {}
 func (q *quiet) OnClose(*Conn, error)            {}
 func (q *quiet) OnRound(time.Time) time.Duration { return -1 }
 

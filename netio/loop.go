@@ -29,6 +29,10 @@ type Handler interface {
 	// having been above OutLimit, when rings came back after Out failed for
 	// want of them, and after WantDrained.
 	OnWritable(*Conn)
+	// OnBreach is called, whether OnOpen was or not, before a connection is
+	// closed for bytes that no client should send: ErrProxy, ErrWebSocket,
+	// ErrLoginSize, ErrTooLarge.
+	OnBreach(*Conn, error)
 	// OnClose is called once for each connection that OnOpen saw, at the end
 	// of the round; the Conn must not be kept.
 	OnClose(*Conn, error)

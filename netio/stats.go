@@ -33,6 +33,11 @@ type Stats struct {
 	RingsFallback atomic.Int64 // rings that are plain slices because mapping failed
 }
 
+// breach reports whether a connection ends for bytes that no client should send.
+func breach(reason error) bool {
+	return errors.Is(reason, ErrProxy) || errors.Is(reason, ErrWebSocket) || errors.Is(reason, ErrLoginSize) || errors.Is(reason, ErrTooLarge)
+}
+
 // closed counts a close by its reason.
 func (s *Stats) closed(reason error, byHandler bool) {
 	switch {

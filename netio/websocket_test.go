@@ -131,6 +131,12 @@ func TestWebSocketRules(t *testing.T) {
 				if code != c.code {
 					t.Errorf("in pieces of %d: close code %d, want %d", piece, code, c.code)
 				}
+				g.mu.Lock()
+				told := len(g.breaches)
+				g.mu.Unlock()
+				if want := min(g.closedWith(ErrWebSocket), 1); told != want {
+					t.Errorf("%d breaches were told, want %d", told, want)
+				}
 				if bad := g.closedWith(ErrWebSocket) == 1; bad != (c.code == 1002 || c.code == 1007 || c.code == 1009) {
 					t.Errorf("in pieces of %d: closed with %v", piece, g.reasons)
 				}

@@ -142,6 +142,9 @@ func (l *Loop) finish(c *Conn) {
 		c.sendClose(reason)
 	}
 	l.flush(c)
+	if !c.byHandler && breach(reason) {
+		l.handler.OnBreach(c, reason)
+	}
 	if c.opened {
 		l.handler.OnClose(c, reason)
 	}

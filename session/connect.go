@@ -16,7 +16,7 @@ const maxName = 1024
 
 // attach is what the core is told of a connection.
 func (p *peer) attach(loop uint16, deviceID string) broker.Attach {
-	return broker.Attach{UID: p.uid, DeviceID: deviceID, Conn: p.conn.ID(), Loop: loop, Device: p.device}
+	return broker.Attach{UID: p.uid, DeviceID: deviceID, Conn: p.conn.ID(), Tag: p.positionTag(), Loop: loop, Device: p.device}
 }
 
 // LoginBytes is more than any CONNECT has: names and a token of a few KiB.
@@ -45,7 +45,7 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 	}
 	p.uid, p.device = string(c.UID), c.DeviceFlag
 	if p.tag = message.DeviceTag(c.DeviceID); len(c.DeviceID) == 0 { // a device of its own
-		p.tag = message.DeviceTag(fmt.Append(nil, p.conn.ID(), g.index, g.now.UnixNano()))
+		p.tag = nameless | message.DeviceTag(fmt.Append(nil, p.conn.ID(), g.index, g.now.UnixNano()))
 	}
 	p.state = stateLive
 	p.conn.SetEstablished()

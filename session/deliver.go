@@ -41,7 +41,9 @@ func (g *Gate) deliver() {
 		case d.Kind == broker.Missed:
 			g.fallBack(p, d.Channel, d.Seq, d.Last)
 			if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok {
-				g.streams[ref].before = d.Last
+				if g.streams[ref].before = d.Last; d.Own {
+					g.streams[ref].before = 0
+				}
 			}
 		case d.Kind == broker.Fetched && d.Retry:
 			g.resend(p, d)
@@ -141,6 +143,7 @@ func (g *Gate) sent(p *peer, ref int32, messageID int64, seq uint64) {
 func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	g.uid = append(g.uid[:0], p.uid...)
 	v := &g.recv
+	stream, topic := r.Stream()
 	*v = wukong.Recv{
 		Flags:       r.Flags&keptFlags | dup,
 		Setting:     r.Setting,
@@ -152,8 +155,11 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 		MessageID:   r.MessageID,
 		MessageSeq:  uint32(seq),
 		Timestamp:   int32(r.Timestamp / 1000),
-		Topic:       r.Topic,
+		Topic:       topic,
 		Payload:     r.Payload,
+	}
+	if len(stream) > 0 { // a piece of a stream whose beginning and end only its sender knows
+		v.StreamFlag, v.StreamNo, v.StreamID = wukong.StreamContinuing, stream, uint64(r.MessageID)
 	}
 	if string(r.FromUID) == p.uid {
 		v.Flags &^= wukong.FlagRedDot // one's own message is not unread
@@ -286,12 +292,12 @@ func (g *Gate) caughtUp(p *peer, s *stream) {
 }
 
 // own reports whether a message is one that a connection need not get because
-// its device sent it. While it is online that is the very device; of what was
-// sent before it came, any with its flag, whose read position they share: there
-// are clients with another device id each time.
+// its device sent it. For a device that had no read position of its own when it
+// came, any of its flag may have sent what was there before: they share one, as
+// there are clients with another device id each time.
 func (g *Gate) own(p *peer, s *stream, r *message.Record, seq uint64) bool {
 	return string(r.FromUID) == p.uid && r.Device == p.device && r.Flags&message.FlagServer == 0 &&
-		(r.Tag == p.tag || seq <= s.before)
+		(r.Tag == p.tag&^nameless || seq <= s.before)
 }
 
 func (g *Gate) expired(r *message.Record) bool {
@@ -450,6 +456,7 @@ func (g *Gate) proposeCursor(s *stream) {
 		Kind:        message.KindCursor,
 		ChannelType: s.channel.Type,
 		Device:      s.peer.device,
+		Tag:         s.peer.positionTag(),
 		MessageID:   int64(s.cursor),
 		Timestamp:   g.now.UnixMilli(),
 		ChannelID:   g.id,

@@ -101,6 +101,7 @@ type Gate struct {
 	recv   wukong.Recv
 	plain  []byte
 	id     []byte
+	topic  []byte
 	uid    []byte
 
 	complaints complaints
@@ -256,6 +257,16 @@ func (g *Gate) bad(p *peer, err error) error {
 	return err
 }
 
+// OnBreach logs what broke the rules below the frames.
+func (g *Gate) OnBreach(c *netio.Conn, reason error) {
+	uid := ""
+	if p, ok := c.Data.(*peer); ok {
+		uid = p.uid
+	}
+	g.stats.BadFrames.Add(1)
+	g.complaints.add(g.now, "connection closed for what it sent", "remote", c.RemoteAddr(), "uid", uid, "err", reason)
+}
+
 // OnWritable is called when a connection's output has room again.
 func (g *Gate) OnWritable(c *netio.Conn) {
 	p := c.Data.(*peer)
@@ -278,13 +289,10 @@ func (g *Gate) resume(p *peer) {
 }
 
 // OnClose takes a connection out of all tables.
-func (g *Gate) OnClose(c *netio.Conn, reason error) {
+func (g *Gate) OnClose(c *netio.Conn, _ error) {
 	p := c.Data.(*peer)
 	c.Data = nil
 	if p.uid == "" { // it never logged in
-		if errors.Is(reason, netio.ErrLoginSize) {
-			g.bad(p, reason)
-		}
 		return
 	}
 	g.stats.Live.Add(-1)

@@ -16,7 +16,7 @@ type peer struct {
 	streams  int32        // head of the list of its streams, -1 if none
 	behind   int32        // number of its streams that are behind
 	owed     int32        // SENDs that wait for the log
-	tag      uint32       // of its device, see message.DeviceTag
+	tag      uint32       // of its device, see message.DeviceTag; and nameless
 	fetching uint8        // pages asked for and not here yet
 	version  uint8
 	device   uint8
@@ -25,6 +25,18 @@ type peer struct {
 	deaf     bool // reading is paused until the client reads its answers
 	full     bool // reading is paused until SENDs are answered
 	dry      bool // a push found no room: OnWritable comes
+}
+
+// nameless in peer.tag says that the device has no id: the tag is only this
+// connection's.
+const nameless = 1 << 24
+
+// positionTag is under which tag the read positions of its device are kept.
+func (p *peer) positionTag() uint32 {
+	if p.tag&nameless != 0 {
+		return 0
+	}
+	return p.tag
 }
 
 // bucket is what a connection may send now: it fills at a rate per second up
@@ -69,7 +81,7 @@ type stream struct {
 	// newest known to exist. Invariant while behind: last < from.
 	behind   bool
 	fetching bool
-	before   uint64 // newest sequence when the connection came
+	before   uint64 // newest sequence when the connection came, if its device had no read position
 	from     uint64
 	seen     uint64
 }

@@ -25,17 +25,26 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	if err := s.Decode(f, p.version); err != nil {
 		return false, err
 	}
-	payload, reason := g.admit(p, s)
+	reason := g.admit(p, s)
+	if reason == wukong.ReasonSuccess {
+		reason = g.accept(p, s)
+	}
+	p.conn.Owe(1)
+	p.owed++
 	if reason != wukong.ReasonSuccess {
 		g.stats.SendsRefuse.Add(1)
 		// Behind the answers to what was sent before.
-		p.conn.Owe(1)
-		p.owed++
 		g.held[p.conn.ID()] = append(g.held[p.conn.ID()], wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
 		g.answerHeld(p)
 		return true, nil
 	}
 	g.stats.Sends.Add(1)
+	return true, nil
+}
+
+// accept puts a SEND that was admitted into the round's batch, decrypted where
+// it stays: the one inbound copy.
+func (g *Gate) accept(p *peer, s *wukong.Send) wukong.Reason {
 	g.uid = append(g.uid[:0], p.uid...)
 	r := &g.record
 	*r = message.Record{
@@ -44,7 +53,7 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 		Setting:     s.Setting,
 		ChannelType: s.ChannelType,
 		Device:      p.device,
-		Tag:         p.tag,
+		Tag:         p.tag &^ nameless,
 		MessageID:   g.ids.Next(g.now),
 		Timestamp:   g.now.UnixMilli(),
 		Expire:      s.Expire,
@@ -52,18 +61,33 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 		FromUID:     g.uid,
 		ClientMsgNo: s.ClientMsgNo,
 		Topic:       s.Topic,
-		Payload:     payload,
+		Payload:     s.Payload,
+	}
+	if len(s.StreamNo) > 0 {
+		g.topic = message.AppendStream(g.topic[:0], s.StreamNo, s.Topic)
+		r.Flags, r.Topic = r.Flags|message.FlagStream, g.topic
+	}
+	o := message.Origin{
+		Conn: p.conn.ID(), MessageID: r.MessageID, ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags,
 	}
 	b := g.batch(s.Flags&wukong.FlagNoPersist != 0)
-	b.Add(r, message.Origin{
-		Conn: p.conn.ID(), MessageID: r.MessageID, ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags,
-	})
-	p.conn.Owe(1)
-	p.owed++
+	if p.keys == nil {
+		b.Add(r, o)
+	} else {
+		head := b.Begin(r)
+		whole, err := g.cipher(p).AppendDecrypt(head, s.Payload)
+		switch {
+		case err != nil:
+			return wukong.ReasonPayloadDecodeError
+		case len(whole)-len(head) > g.o.MaxPayload:
+			return wukong.ReasonNotAllowSend
+		}
+		b.Finish(whole, o)
+	}
 	if b.Size() >= g.o.GroupBytes {
 		g.proposeAll()
 	}
-	return true, nil
+	return wukong.ReasonSuccess
 }
 
 // batch returns the batch for a record that is stored, or not. What a connection
@@ -78,17 +102,17 @@ func (g *Gate) batch(volatile bool) *message.Batch {
 	return b
 }
 
-// admit decides on a SEND. It leaves the channel's storage id in g.id and
-// returns the plain payload, valid until the next call.
-func (g *Gate) admit(p *peer, s *wukong.Send) ([]byte, wukong.Reason) {
+// admit decides on a SEND from all but its payload, if that is encrypted. It
+// leaves the channel's storage id in g.id.
+func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 	if g.o.Rate > 0 && !p.spend(g.now.UnixMilli(), g.o.Rate) {
-		return nil, wukong.ReasonRateLimit
+		return wukong.ReasonRateLimit
 	}
 	if s.ChannelType != message.ChannelPerson && s.ChannelType != message.ChannelGroup {
-		return nil, wukong.ReasonNotSupportChannelType
+		return wukong.ReasonNotSupportChannelType
 	}
 	if len(s.ChannelID) == 0 || len(s.ChannelID) > maxName || bytes.ContainsAny(s.ChannelID, "@#&") {
-		return nil, wukong.ReasonChannelIDError
+		return wukong.ReasonChannelIDError
 	}
 	g.uid = append(g.uid[:0], p.uid...)
 	if s.ChannelType == message.ChannelPerson {
@@ -97,25 +121,20 @@ func (g *Gate) admit(p *peer, s *wukong.Send) ([]byte, wukong.Reason) {
 		g.id = append(g.id[:0], s.ChannelID...)
 	}
 	if reason := g.access.MayPublish(s.ChannelType, g.id, g.uid); reason != message.ReasonSuccess {
-		return nil, wukong.Reason(reason)
+		return wukong.Reason(reason)
 	}
-	payload := s.Payload
-	if p.keys != nil {
-		c := g.cipher(p)
-		var err error
-		if !c.CheckSendKey(s) {
-			return nil, wukong.ReasonPayloadDecodeError
-		}
-		if g.plain, err = c.AppendDecrypt(g.plain[:0], s.Payload); err != nil {
-			return nil, wukong.ReasonPayloadDecodeError
-		}
-		payload = g.plain
+	switch {
+	case len(s.StreamNo)+len(s.Topic) > maxTopic, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
+		return wukong.ReasonNotAllowSend
+	case p.keys != nil && !g.cipher(p).CheckSendKey(s):
+		return wukong.ReasonPayloadDecodeError
 	}
-	if len(payload) > g.o.MaxPayload {
-		return nil, wukong.ReasonNotAllowSend
-	}
-	return payload, wukong.ReasonSuccess
+	return wukong.ReasonSuccess
 }
+
+// maxTopic bounds a stream number and a topic together, in bytes: a record keeps
+// them in one field.
+const maxTopic = 1<<16 - 3
 
 // spend takes a token from the connection's bucket.
 func (p *peer) spend(ms int64, rate int) bool {
@@ -179,6 +198,10 @@ func (g *Gate) proposeAll() {
 
 // proposeBatch reports false when the log has no room for a batch.
 func (g *Gate) proposeBatch(b *message.Batch) bool {
+	if b.Len() == 0 { // what began it could not be decrypted
+		b.Release()
+		return true
+	}
 	err := g.log.Propose(b)
 	switch {
 	case err == nil:

@@ -53,7 +53,7 @@ func (s *Store) retain(now time.Time) error {
 			if !t.own {
 				continue
 			}
-			if err := tx.put(bucketFirst, channelNumberKey(t.number), binary.LittleEndian.AppendUint64([]byte{stateVersion}, t.first)); err != nil {
+			if err := tx.put(bucketFirst, channelNumberKey(t.number), binary.LittleEndian.AppendUint64([]byte{1}, t.first)); err != nil {
 				return err
 			}
 		}

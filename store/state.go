@@ -21,8 +21,10 @@ const (
 
 const keyCheckpoint = "checkpoint"
 
-// stateVersion is that of every value in the metadata.
-const stateVersion = 1
+// stateVersion is that of the newest values in the metadata. All kinds count
+// together: what one version changed is said there, what it did not is written
+// as before.
+const stateVersion = 2
 
 // errFormat is wrapped when a value is not what this program writes.
 var errFormat = errors.New("bad value")
@@ -59,7 +61,7 @@ const checkpointSize = 88
 
 func (c *checkpoint) append(dst []byte) []byte {
 	le := binary.LittleEndian
-	dst = append(dst, stateVersion, 0, 0, 0, 0, 0, 0, 0)
+	dst = append(dst, 1, 0, 0, 0, 0, 0, 0, 0)
 	for _, v := range []uint64{c.number, c.index, c.generation, c.keep, uint64(c.file), uint64(c.end), uint64(c.maxMessageID)} {
 		dst = le.AppendUint64(dst, v)
 	}
@@ -98,15 +100,15 @@ func checkVersion(src []byte) error {
 //
 //	+---------+--------+------+---------+---------------------------------+
 //	| version | number | last | members | each member                     |
-//	| 1       | u32    |      |         | uid n, uid, joined, reads, each |
-//	+---------+--------+------+---------+ read: device u8, seq            |
+//	| 2       | u32    |      |         | uid n, uid, joined, reads, each |
+//	+---------+--------+------+---------+ read: device u8, tag, seq       |
 //	                                    +---------------------------------+
 //	                                    | keep, see message.AppendKeep    |
 //	                                    +---------------------------------+
 //
-// Its key is the channel's type in one byte and its id.
+// Its key is the channel's type in one byte and its id. Version 1 had no tags.
 func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
-	dst = append(dst, stateVersion)
+	dst = append(dst, 2)
 	dst = binary.LittleEndian.AppendUint32(dst, number)
 	dst = binary.AppendUvarint(dst, st.Last)
 	dst = binary.AppendUvarint(dst, uint64(len(st.Members)))
@@ -118,6 +120,7 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 		dst = binary.AppendUvarint(dst, uint64(len(m.Read)))
 		for _, r := range m.Read {
 			dst = append(dst, r.Device)
+			dst = binary.AppendUvarint(dst, uint64(r.Tag))
 			dst = binary.AppendUvarint(dst, r.Seq)
 		}
 	}
@@ -147,7 +150,12 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 		if reads := d.count(2); reads > 0 {
 			m.Read = make([]message.ReadPosition, 0, reads)
 			for range reads {
-				m.Read = append(m.Read, message.ReadPosition{Device: d.byte(), Seq: d.uvarint()})
+				r := message.ReadPosition{Device: d.byte()}
+				if src[0] >= 2 {
+					r.Tag = uint32(d.uvarint())
+				}
+				r.Seq = d.uvarint()
+				m.Read = append(m.Read, r)
 			}
 		}
 		st.Members = append(st.Members, m)
@@ -233,7 +241,7 @@ const (
 
 func appendPage(dst []byte, c *checkpoint) []byte {
 	le := binary.LittleEndian
-	dst = append(dst, stateVersion, 0, 0, 0, 0, 0, 0, 0)
+	dst = append(dst, 1, 0, 0, 0, 0, 0, 0, 0)
 	dst = le.AppendUint64(dst, c.number)
 	dst = le.AppendUint64(dst, c.index)
 	dst = le.AppendUint64(dst, c.generation)
@@ -286,7 +294,7 @@ type packedAnswers struct {
 
 func (p *packedAnswers) add(a message.Answer) {
 	if p.count == 0 {
-		p.bytes = append(p.bytes, stateVersion)
+		p.bytes = append(p.bytes, 1)
 	}
 	p.bytes = binary.LittleEndian.AppendUint64(p.bytes, a.Key[0])
 	p.bytes = binary.LittleEndian.AppendUint64(p.bytes, a.Key[1])

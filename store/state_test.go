@@ -25,9 +25,9 @@ func TestStateBytes(t *testing.T) {
 	}
 
 	st := message.ChannelState{Channel: &message.Channel{ID: "team", Type: 2}, Last: 300, Members: []message.Member{
-		{UID: "bob", Joined: 5, Read: []message.ReadPosition{{Device: 1, Seq: 200}}}, {UID: "eve"}}, Keep: &message.Keep{Age: 2 * time.Millisecond, Count: 3, Bytes: 4}}
+		{UID: "bob", Joined: 5, Read: []message.ReadPosition{{Device: 1, Tag: 300, Seq: 200}}}, {UID: "eve"}}, Keep: &message.Keep{Age: 2 * time.Millisecond, Count: 3, Bytes: 4}}
 	value := appendState(nil, &st, 0x0a0b0c0d)
-	if got, want := hex.EncodeToString(value), "01"+"0d0c0b0a"+"ac02"+"02"+"03626f62"+"05"+"01"+"01"+"c801"+"03657665"+"00"+"00"+
+	if got, want := hex.EncodeToString(value), "02"+"0d0c0b0a"+"ac02"+"02"+"03626f62"+"05"+"01"+"01"+"ac02"+"c801"+"03657665"+"00"+"00"+
 		"01"+"0200000000000000"+"0300000000000000"+"0400000000000000"; got != want {
 		t.Errorf("a state is\n%s, want\n%s", got, want)
 	}
@@ -38,6 +38,13 @@ func TestStateBytes(t *testing.T) {
 	back, number, err := decodeState(key, value)
 	if err != nil || number != 0x0a0b0c0d || !reflect.DeepEqual(back, st) {
 		t.Errorf("decoded: %+v, %x (%v)", back, number, err)
+	}
+
+	first, _ := hex.DecodeString("01" + "0d0c0b0a" + "ac02" + "02" + "03626f62" + "05" + "01" + "01" + "c801" + "03657665" + "00" + "00" +
+		"01" + "0200000000000000" + "0300000000000000" + "0400000000000000")
+	st.Members[0].Read[0].Tag = 0
+	if back, _, err := decodeState(key, first); err != nil || !reflect.DeepEqual(back, st) {
+		t.Errorf("a state of version 1: %+v (%v)", back, err)
 	}
 
 	ref := blockRef{first: 1, newest: 2, count: 3, place: place{file: 4, offset: 5, stored: 6}}
