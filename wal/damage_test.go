@@ -398,7 +398,8 @@ func randomDamage(t *testing.T, r *rand.Rand) {
 		case 2:
 			p = p[:at]
 		case 3:
-			p = slices.Insert(p, at, pieces[r.IntN(len(pieces))][:4]...)
+			other := pieces[r.IntN(len(pieces))]
+			p = slices.Insert(p, at, other[:min(4, len(other))]...)
 		case 4: // an old one once more, whole: it is no damage to this one
 			p = append(p, pieces[r.IntN(i+1)]...)
 		}
