@@ -317,8 +317,10 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		b.stats.Messages.Add(1)
 		// The sending device has what it sent: its position follows as long
 		// as nothing of others lies between.
-		if at, _ := own.position(r.Device, r.Tag); !server && at == seq-1 {
-			own.advance(r.Device, r.Tag, seq)
+		if !server {
+			if at, _ := own.position(r.Device, r.Tag); at == seq-1 {
+				own.advance(r.Device, r.Tag, seq)
+			}
 		}
 	} else {
 		b.stats.Volatile.Add(1)

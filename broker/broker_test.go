@@ -216,7 +216,10 @@ func TestAMessageIsAnsweredAndPushed(t *testing.T) {
 	b.expect("not stored", b.commit(say("alice", "alice@bob", "n2"), true, nil), "ack 1 seq 0 id 4", "push to 1 seq 0")
 	b.expect("not durable", b.commit(say("alice", "alice@bob", "n3"), false, fmt.Errorf("bad disk")), "ack 15 seq 0 id 5")
 	b.expect("after that", b.commit(say("alice", "alice@bob", "n3"), false, nil), "ack 1 seq 3 id 6", "push to 1 seq 3")
-	b.expect("somebody else's channel", b.commit(say("mallory", "alice@bob", "n4"), false, nil), "ack 3 seq 0 id 7")
+	server := say("____system", "alice@bob", "s1")
+	server.Flags = message.FlagServer
+	b.expect("the application's server, a member of nothing", b.commit(server, false, nil), "ack 1 seq 4 id 7", "push to 1 seq 4")
+	b.expect("somebody else's channel", b.commit(say("mallory", "alice@bob", "n4"), false, nil), "ack 3 seq 0 id 8")
 }
 
 func TestWhatWasMissedIsSaidAtConnect(t *testing.T) {
