@@ -177,7 +177,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		DedupWindow:     cfg.Broker.DedupWindow,
 		MaxChannels:     cfg.Broker.MaxChannels,
 		CheckpointBytes: cfg.Wal.RollSize / 2,
-		Master:          cfg.Session.DeviceLevel == "master",
+		Strict:          cfg.Broker.PersonAllowList,
 		Logger:          logger,
 	}, b.store)
 	b.core.Restore(&restored)
@@ -208,6 +208,8 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	for _, loop := range b.server.Loops() {
 		g := session.New(session.Options{
 			Encryption:     cfg.Encryption,
+			Tokens:         cfg.Session.TokenAuth,
+			Master:         cfg.Session.DeviceLevel == "master",
 			MaxPayload:     int(cfg.Net.MaxPayload),
 			Rate:           cfg.Net.Rate,
 			GroupBytes:     int(cfg.Wal.GroupBytes),
@@ -239,6 +241,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxPayload:  int(cfg.Net.MaxPayload),
 		IDFloor:     b.core.MaxMessageID(),
 		MaxChannels: cfg.Broker.MaxChannels,
+		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr())},
 		Health:      b.health,
 		Damage:      b.damage(),
 		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
@@ -246,6 +249,18 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
 	return b, nil
+}
+
+// routed is the address that clients are told: the configured one, or that of the
+// listener, nil if there is none.
+func routed(configured string, at net.Addr) string {
+	switch {
+	case configured != "auto":
+		return configured
+	case at == nil:
+		return ""
+	}
+	return at.String()
 }
 
 // keep translates what is kept of each type of channel.

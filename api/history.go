@@ -118,11 +118,9 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read history: %w", err))
 		return
 	}
-	if q.typ == message.ChannelGroup {
-		if s.core.Access().MayPublish(q.typ, q.id, q.uid) != message.ReasonSuccess {
-			fail(w, http.StatusForbidden, fmt.Errorf("cannot read history: %q is no member of group %q, or there is no such group", q.uid, q.id))
-			return
-		}
+	if q.typ == message.ChannelGroup && !s.core.Access().IsMember(q.typ, string(q.id), string(q.uid)) {
+		fail(w, http.StatusForbidden, fmt.Errorf("cannot read history: %q is no member of group %q, or there is no such group", q.uid, q.id))
+		return
 	}
 	ch, first, last := s.archive.Find(q.typ, q.id)
 	answer := past{ChannelID: string(q.id), ChannelType: q.typ, First: first, Last: last, Messages: []entry{}}

@@ -89,14 +89,16 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 		rand.Read(no[:])
 		m.ClientMsgNo = hex.EncodeToString(no[:])
 	}
-	for field, name := range map[string]string{"from_uid": m.FromUID, "channel_id": to} {
-		if err := checkName(field, name); err != nil {
-			return r, err
-		}
+	if err := checkName("from_uid", m.FromUID); err != nil {
+		return r, err
+	}
+	if err := checkType(m.Type); err != nil {
+		return r, err
+	}
+	if err := checkChannel(uint8(m.Type), to); err != nil {
+		return r, err
 	}
 	switch {
-	case m.Type != int(message.ChannelPerson) && m.Type != int(message.ChannelGroup):
-		return r, fmt.Errorf("channel_type is %d, persons (1) and groups (2) are possible", m.Type)
 	case len(m.Payload) == 0:
 		return r, errors.New("payload is empty")
 	case len(m.Payload) > s.o.MaxPayload:
@@ -121,9 +123,10 @@ func storageID(channelType int, uid, id string) []byte {
 // send answers POST /message/send.
 func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	var m outgoing
-	err := decode(w, r, smallBody, &m)
+	err := decode(w, r, maxBody, &m)
 	if err == nil && len(m.Subscribers) > 0 {
-		err = errors.New("messages to subscribers instead of a channel are not served")
+		s.command(w, r, &m)
+		return
 	}
 	var record message.Record
 	if err == nil {
@@ -150,6 +153,19 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// command sends to persons by name instead of to a channel: that is for commands.
+func (s *Server) command(w http.ResponseWriter, r *http.Request, m *outgoing) {
+	if m.Header.SyncOnce != 1 {
+		fail(w, http.StatusBadRequest, errors.New("cannot send: header.sync_once must be 1 with subscribers"))
+		return
+	}
+	if failed, reasons, ok := s.sendMany(w, r, m); ok && len(failed) > 0 {
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot send to %d of %d persons, among them %q: %s", len(failed), len(m.Subscribers), failed[0], reasons[0]))
+	} else if ok {
+		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
+	}
+}
+
 func refuse(w http.ResponseWriter, reason uint8, id string) {
 	status, why := http.StatusServiceUnavailable, "see the broker's log"
 	switch reason {
@@ -166,11 +182,23 @@ func refuse(w http.ResponseWriter, reason uint8, id string) {
 // sendBatch answers POST /message/sendbatch: one message to many persons.
 func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) {
 	var m outgoing
-	err := decode(w, r, maxBody, &m)
-	if err == nil && (len(m.Subscribers) == 0 || m.ID != "") {
-		err = errors.New("subscribers, and no channel_id, are expected")
+	if err := decode(w, r, maxBody, &m); err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot send: %w", err))
+		return
 	}
-	if n := len(m.Subscribers); err == nil && n > maxBatch {
+	failed, reasons, ok := s.sendMany(w, r, &m)
+	if ok {
+		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "fail_uids": failed, "reason": reasons})
+	}
+}
+
+// sendMany sends one message to many persons. It returns who did not get it, and
+// why, or answers the request itself.
+func (s *Server) sendMany(w http.ResponseWriter, r *http.Request, m *outgoing) (failed, reasons []string, ok bool) {
+	var err error
+	if len(m.Subscribers) == 0 || m.ID != "" {
+		err = errors.New("subscribers, and no channel_id, are expected")
+	} else if n := len(m.Subscribers); n > maxBatch {
 		err = fmt.Errorf("there are %d subscribers, the limit is %d", n, maxBatch)
 	}
 	m.Type = int(message.ChannelPerson)
@@ -180,16 +208,16 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 		var record message.Record
-		if record, err = s.record(&m, uid); err == nil {
+		if record, err = s.record(m, uid); err == nil {
 			record.ClientMsgNo = []byte(m.ClientMsgNo + "-" + uid) // else the window takes them for one
 			records = append(records, record)
 		}
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot send: %w", err))
-		return
+		return nil, nil, false
 	}
-	failed, reasons := []string{}, []string{}
+	failed, reasons = []string{}, []string{}
 	admitted := records[:0]
 	var to []string
 	for i := range records {
@@ -205,7 +233,7 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) {
 			if status != 0 {
 				fail(w, status, fmt.Errorf("cannot send to %d persons: %w", len(admitted), err))
 			}
-			return
+			return nil, nil, false
 		}
 		for i, a := range answers {
 			if a.reason != message.ReasonSuccess {
@@ -213,7 +241,7 @@ func (s *Server) sendBatch(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "fail_uids": failed, "reason": reasons})
+	return failed, reasons, true
 }
 
 // answer is what became of a record.
@@ -301,17 +329,25 @@ type place struct {
 	Type int    `json:"channel_type"`
 }
 
-func (p *place) check() error {
-	if err := checkName("channel_id", p.ID); err != nil {
+// check also checks who asks where the channel is one of two persons, unless what
+// is set of one person is meant.
+func (p *place) check(pair bool) error {
+	if err := checkType(p.Type); err != nil {
 		return err
 	}
-	switch p.Type {
-	case int(message.ChannelGroup):
-		return nil
-	case int(message.ChannelPerson):
-		return checkName("login_uid", p.UID)
+	if pair && p.Type == int(message.ChannelPerson) {
+		if err := checkName("login_uid", p.UID); err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("channel_type is %d, persons (1) and groups (2) are possible", p.Type)
+	return checkChannel(uint8(p.Type), p.ID)
+}
+
+func checkType(t int) error {
+	if t < 1 || t > int(message.ChannelAgents) {
+		return fmt.Errorf("channel_type is %d, 1 to %d are possible", t, message.ChannelAgents)
+	}
+	return nil
 }
 
 func (p *place) find(a Archive) (ch *message.Channel, first, last uint64) {
@@ -344,7 +380,7 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 	var c stretch
 	err := decode(w, r, smallBody, &c)
 	if err == nil {
-		err = c.check()
+		err = c.check(true)
 	}
 	if err == nil && (c.Limit < 0 || c.Limit > maxHistory) {
 		err = fmt.Errorf("limit is %d, 1 to %d are possible", c.Limit, maxHistory)
@@ -394,7 +430,7 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	var c picked
 	err := decode(w, r, smallBody, &c)
 	if err == nil {
-		err = c.check()
+		err = c.check(true)
 	}
 	if n := len(c.Seqs) + len(c.IDs) + len(c.Nos); err == nil && (n == 0 || n > maxPicked) {
 		err = fmt.Errorf("%d messages are asked for by message_seqs, message_ids and client_msg_nos, 1 to %d are possible", n, maxPicked)
@@ -437,17 +473,30 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 }
 
 // placeOf reads a channel from the parameters of a GET.
-func placeOf(v url.Values) (p place, err error) {
+func placeOf(v url.Values, pair bool) (p place, err error) {
 	p = place{UID: v.Get("login_uid"), ID: v.Get("channel_id")}
 	if p.Type, err = strconv.Atoi(v.Get("channel_type")); err != nil {
 		return p, fmt.Errorf("channel_type is %q, a number is expected", v.Get("channel_type"))
 	}
-	return p, p.check()
+	return p, p.check(pair)
+}
+
+// numberOf reads a number from the parameters of a GET.
+func numberOf(v url.Values, name string, without, most int) (int, error) {
+	text := v.Get(name)
+	if text == "" {
+		return without, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > most {
+		return 0, fmt.Errorf("%s is %q, a number from 0 to %d is expected", name, text, most)
+	}
+	return n, nil
 }
 
 // maxSeq answers GET /channel/max_message_seq; 0: there is no message.
 func (s *Server) maxSeq(w http.ResponseWriter, r *http.Request) {
-	p, err := placeOf(r.URL.Query())
+	p, err := placeOf(r.URL.Query(), true)
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read the newest sequence: %w", err))
 		return
@@ -473,7 +522,7 @@ func (s *Server) byClientMsgNo(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) single(w http.ResponseWriter, r *http.Request, q question) {
-	p, err := placeOf(r.URL.Query())
+	p, err := placeOf(r.URL.Query(), true)
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read a message: %w", err))
 		return

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -31,6 +30,7 @@ type Options struct {
 	MaxPayload  int           // bytes of a message
 	IDFloor     int64         // ids of messages are above it
 	MaxChannels int           // of a box, pairs of users included
+	Routes      Routes        // that clients are told
 	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
 	Health      func() error  // nil: well; else why not
 	Damage      []string      // found at the start; /health says it too
@@ -79,10 +79,27 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	reads := make(slots, maxReads)
 	mux.HandleFunc("GET /history", reads.limit("readings of history", s.history))
 	changes := make(slots, maxChanges)
-	for path, op := range map[string]message.ChangeOp{"/channel": message.OpCreate, "/channel/subscriber_add": message.OpAdd,
-		"/channel/subscriber_remove": message.OpRemove, "/channel/delete": message.OpDelete} {
-		mux.HandleFunc("POST "+path, changes.limit("changes", s.change(op)))
+	for _, a := range actions() {
+		mux.HandleFunc("POST "+a.path, changes.limit("changes", s.change(a)))
 	}
+	mux.HandleFunc("GET /channel/blacklist", s.lists(false))
+	mux.HandleFunc("GET /channel/whitelist", s.lists(true))
+	mux.HandleFunc("POST /user/token", changes.limit("changes", s.token))
+	mux.HandleFunc("POST /user/device_quit", changes.limit("changes", s.deviceQuit))
+	mux.HandleFunc("POST /user/systemuids_add", changes.limit("changes", s.systems(message.OpSystem)))
+	mux.HandleFunc("POST /user/systemuids_remove", changes.limit("changes", s.systems(message.OpOrdinary)))
+	mux.HandleFunc("GET /user/systemuids", s.allSystems)
+	mux.HandleFunc("POST /user/onlinestatus", s.onlineStatus)
+	mux.HandleFunc("GET /connz", s.connz)
+	mux.HandleFunc("POST /conn/kick", s.end(message.ReasonConnectKick))
+	mux.HandleFunc("POST /conn/remove", s.end(0))
+	mux.HandleFunc("GET /route", s.route)
+	mux.HandleFunc("POST /route/batch", s.routeMany)
+	mux.HandleFunc("POST /conversation/sync", reads.limit("readings of history", s.talks))
+	mux.HandleFunc("POST /conversation/syncMessages", reads.limit("readings of history", s.talkMessages))
+	mux.HandleFunc("POST /conversations/clearUnread", changes.limit("changes", s.changeTalk(message.OpRead)))
+	mux.HandleFunc("POST /conversations/setUnread", changes.limit("changes", s.changeTalk(message.OpUnread)))
+	mux.HandleFunc("POST /conversations/delete", changes.limit("changes", s.changeTalk(message.OpHide)))
 	sends := make(slots, maxSends)
 	mux.HandleFunc("POST /message/send", sends.limit("messages", s.send))
 	mux.HandleFunc("POST /message/sendbatch", sends.limit("messages", s.sendBatch))
@@ -179,34 +196,6 @@ func (p *patient) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
-// change returns the handler of one kind of change.
-func (s *Server) change(op message.ChangeOp) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		op := op
-		var c change
-		err := decode(w, r, maxBody, &c)
-		if op == message.OpCreate && c.Reset != 0 {
-			op = message.OpReset
-		}
-		if err == nil {
-			err = s.check(op, c)
-		}
-		if err != nil {
-			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a channel: %w", err))
-			return
-		}
-		s.carryOut(w, r, c.ID, records(op, c))
-	}
-}
-
-// change is the body of a request.
-type change struct {
-	ID          string   `json:"channel_id"`
-	Type        int      `json:"channel_type"`
-	Reset       int      `json:"reset"`
-	Subscribers []string `json:"subscribers"`
-}
-
 // decode reads the body of a request, limit bytes at most. Names that are not UTF-8 are refused: the
 // JSON decoder would put something else, and longer, in their place.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
@@ -224,69 +213,13 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 	return nil
 }
 
-func (s *Server) check(op message.ChangeOp, c change) error {
-	switch {
-	case c.Type != int(message.ChannelGroup):
-		return fmt.Errorf("channel_type is %d, only groups (2) are made and changed", c.Type)
-	case c.ID == "" || len(c.ID) > maxName || strings.ContainsAny(c.ID, "@#&"):
-		return fmt.Errorf("channel_id must have 1 to %d bytes and none of @ # &; it has %d", maxName, len(c.ID))
-	case len(c.Subscribers) == 0 && (op == message.OpAdd || op == message.OpRemove):
-		return errors.New("subscribers is empty")
-	}
-	for i, uid := range c.Subscribers {
-		if strings.TrimSpace(uid) == "" || len(uid) > maxName || strings.ContainsAny(uid, "@#&") {
-			return fmt.Errorf("subscribers[%d] must have 1 to %d bytes, not only spaces, and none of @ # &; it has %d", i, maxName, len(uid))
-		}
-	}
-	if op == message.OpRemove || op == message.OpDelete {
-		return nil
-	}
-	members, known := s.core.Access().Members(c.ID)
-	if op == message.OpReset {
-		members = 0
-	}
-	fresh := make(map[string]struct{}, len(c.Subscribers))
-	for _, uid := range c.Subscribers {
-		if op == message.OpReset || !s.core.Access().IsMember(c.ID, uid) {
-			fresh[uid] = struct{}{}
-		}
-	}
-	if n := members + len(fresh); n > s.o.MaxMembers {
-		return fmt.Errorf("the group would have %d members, the limit is %d (broker.max_group_members)", n, s.o.MaxMembers)
-	}
-	if n := s.core.Stats().Channels.Load(); op != message.OpAdd && !known && n >= int64(s.o.MaxChannels) {
-		return fmt.Errorf("there are %d channels, the limit is %d (broker.max_channels)", n, s.o.MaxChannels)
-	}
-	return nil
-}
-
-// records returns a change as records, several if it is large.
-func records(op message.ChangeOp, c change) (all []message.Record) {
-	var parts [][]string
-	if op == message.OpReset {
-		// One record: nobody must see the group between old and new members.
-		parts = [][]string{c.Subscribers}
-	} else {
-		for rest := c.Subscribers; len(rest) > changeMembers; rest = rest[changeMembers:] {
-			parts = append(parts, rest[:changeMembers])
-		}
-		done := len(parts) * changeMembers
-		parts = append(parts, c.Subscribers[done:])
-	}
-	for _, members := range parts {
-		all = append(all, message.Record{Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte(c.ID),
-			Payload: message.AppendChange(nil, op, members)})
-	}
-	return all
-}
-
-// carryOut commits the records of a change to the channel called name and
-// answers the request.
+// carryOut commits the records of a change to what is called name and answers the
+// request.
 func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, parts []message.Record) {
 	answers, status, err := s.commit(r.Context(), parts, false)
 	if err != nil {
 		if status != 0 {
-			fail(w, status, fmt.Errorf("cannot change channel %q: %w", name, err))
+			fail(w, status, fmt.Errorf("cannot change %s: %w", name, err))
 		}
 		return
 	}
@@ -300,9 +233,9 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, p
 	case message.ReasonSuccess:
 		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
 	case message.ReasonChannelNotExist:
-		fail(w, http.StatusNotFound, fmt.Errorf("cannot change channel %q: there is no such channel", name))
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot change %s: there is no such channel, or nobody is in it who should", name))
 	default:
-		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change channel %q: the log refused it (reason %d), see the broker's log", name, worst))
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot change %s: the log refused it (reason %d), see the broker's log", name, worst))
 	}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"hash/maphash"
 	"maps"
 	"sync/atomic"
@@ -8,103 +9,303 @@ import (
 	"gatepost/message"
 )
 
-const accessShards = 256
+const accessShards = 64
 
-// Access answers, on any goroutine and without a lock, whether a user may
-// send to a channel. Apply replaces immutable snapshots; apply itself decides
-// again, so that an answer that was true at admission and no longer is does no
-// harm.
+// Access answers, on any goroutine and without a lock, whether a user may log in
+// and whether they may send to a channel. Apply replaces immutable snapshots.
+// Lists and Info count here only; whether the channel and its member are there
+// apply decides again, so that an answer that was true at admission and no longer
+// is does no harm.
 type Access struct {
-	seed   maphash.Seed
-	shards [accessShards]atomic.Pointer[map[string]*roster]
-	// pairs is the hashes of the ids of all person channels while there may be
-	// no more of them; nil: there may.
+	seed     maphash.Seed
+	channels [message.ChannelAgents + 1]shards[*roster] // by type
+	accounts shards[*atomic.Pointer[message.Account]]
+	// persons counts the rosters of persons: while there is none, nothing need
+	// be looked up for a message from one to another.
+	persons atomic.Int64
+	systems atomic.Int64 // likewise the users who may send wherever they want
+	// pairs is the hashes of the ids of all channels that are there with their
+	// first message, while there may be no more of them; nil: there may.
 	pairs atomic.Pointer[map[uint64]struct{}]
+	// strict says that a person is sent to by those on their list only.
+	strict bool
 }
 
-// roster is the members of a group, replaced as a whole.
-type roster struct {
-	members atomic.Pointer[map[string]struct{}]
-}
+// shards is a map that is replaced in parts.
+type shards[V any] [accessShards]atomic.Pointer[map[string]V]
 
-func newAccess() *Access {
-	a := &Access{seed: maphash.MakeSeed()}
-	for i := range a.shards {
-		a.shards[i].Store(&map[string]*roster{})
+func (s *shards[V]) find(hash uint64, key []byte) (v V) {
+	if m := s[hash%accessShards].Load(); m != nil {
+		v = (*m)[string(key)]
 	}
-	return a
+	return v
+}
+
+// set replaces one entry. Apply only.
+func (s *shards[V]) set(hash uint64, key string, v V) {
+	m := s.clone(hash)
+	m[key] = v
+	s[hash%accessShards].Store(&m)
+}
+
+// drop removes one entry. Apply only.
+func (s *shards[V]) drop(hash uint64, key string) {
+	m := s.clone(hash)
+	delete(m, key)
+	s[hash%accessShards].Store(&m)
+}
+
+func (s *shards[V]) clone(hash uint64) map[string]V {
+	if m := s[hash%accessShards].Load(); m != nil {
+		return maps.Clone(*m)
+	}
+	return make(map[string]V)
+}
+
+// roster is who may send to a channel.
+type roster struct{ now atomic.Pointer[rules] }
+
+// rules are replaced as a whole.
+type rules struct {
+	members map[string]struct{}
+	deny    map[string]struct{}
+	allow   map[string]struct{}
+	info    message.Info
+}
+
+func newAccess(strict bool) *Access { return &Access{seed: maphash.MakeSeed(), strict: strict} }
+
+// rules returns what holds for a channel, nil if it has none.
+func (a *Access) rules(typ uint8, id []byte) *rules {
+	if !message.KnownType(typ) {
+		return nil
+	}
+	if r := a.channels[typ].find(maphash.Bytes(a.seed, id), id); r != nil {
+		return r.now.Load()
+	}
+	return nil
+}
+
+// Account returns what is known of a user, nil if nothing is. It is never
+// changed.
+func (a *Access) Account(uid []byte) *message.Account {
+	if p := a.accounts.find(maphash.Bytes(a.seed, uid), uid); p != nil {
+		return p.Load()
+	}
+	return nil
 }
 
 // MayPublish returns message.ReasonSuccess or why not. It does not allocate.
-func (a *Access) MayPublish(channelType uint8, channelID, uid []byte) uint8 {
-	switch channelType {
+// channelID is the storage id; uid must not contain '@'.
+func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
+	if !message.KnownType(typ) {
+		return message.ReasonChannelType
+	}
+	persons := a.persons.Load() > 0
+	if persons {
+		if own := a.rules(message.ChannelPerson, uid); own != nil && own.info&message.InfoSendBan != 0 {
+			return message.ReasonSendBan
+		}
+	}
+	r := a.rules(typ, channelID)
+	if r != nil {
+		switch {
+		case r.info&message.InfoDisband != 0:
+			return message.ReasonDisband
+		case r.info&message.InfoBan != 0:
+			return message.ReasonBan
+		}
+	}
+	if reason := a.exists(typ, channelID, r); reason != message.ReasonSuccess {
+		return reason
+	}
+	if message.Public(typ) || a.systems.Load() > 0 && a.Account(uid).IsSystem() {
+		return message.ReasonSuccess
+	}
+	switch typ {
 	case message.ChannelPerson:
-		if pairs := a.pairs.Load(); pairs != nil {
-			if _, ok := (*pairs)[maphash.Bytes(a.seed, channelID)]; !ok {
-				return message.ReasonNotAllowSend
-			}
+		if !persons && !a.strict {
+			return message.ReasonSuccess
+		}
+		return a.mayReach(other(channelID, uid), uid)
+	case message.ChannelAgent:
+		if other(channelID, uid) == nil {
+			return message.ReasonSubscriberNotExist
 		}
 		return message.ReasonSuccess
-	case message.ChannelGroup:
-		r := (*a.shards[maphash.Bytes(a.seed, channelID)%accessShards].Load())[string(channelID)]
+	case message.ChannelVisitors:
+		if bytes.Equal(channelID, uid) {
+			return message.ReasonSuccess
+		}
 		if r == nil {
 			return message.ReasonSubscriberNotExist
 		}
-		if _, ok := (*r.members.Load())[string(uid)]; !ok {
-			return message.ReasonSubscriberNotExist
-		}
-		return message.ReasonSuccess
 	}
-	return message.ReasonChannelType
-}
-
-// MayPublishAny is MayPublish for the application's server, which need not be a
-// member.
-func (a *Access) MayPublishAny(channelType uint8, channelID []byte) uint8 {
-	if channelType != message.ChannelGroup {
-		return a.MayPublish(channelType, channelID, nil)
+	if _, ok := r.deny[string(uid)]; ok {
+		return message.ReasonInBlacklist
 	}
-	if (*a.shards[maphash.Bytes(a.seed, channelID)%accessShards].Load())[string(channelID)] == nil {
-		return message.ReasonChannelNotExist
+	if _, ok := r.members[string(uid)]; !ok {
+		return message.ReasonSubscriberNotExist
+	}
+	if _, ok := r.allow[string(uid)]; !ok && len(r.allow) > 0 {
+		return message.ReasonNotInWhitelist
 	}
 	return message.ReasonSuccess
 }
 
-// Members returns how many members a group has, and whether there is one.
-func (a *Access) Members(channelID string) (int, bool) {
-	r := (*a.shards[maphash.String(a.seed, channelID)%accessShards].Load())[channelID]
+// exists says whether a channel is there, or may be made.
+func (a *Access) exists(typ uint8, channelID []byte, r *rules) uint8 {
+	if !message.SelfMade(typ) {
+		if r == nil {
+			return message.ReasonSubscriberNotExist
+		}
+		return message.ReasonSuccess
+	}
+	if pairs := a.pairs.Load(); pairs != nil {
+		if _, ok := (*pairs)[maphash.Bytes(a.seed, channelID)]; !ok {
+			return message.ReasonNotAllowSend
+		}
+	}
+	return message.ReasonSuccess
+}
+
+// mayReach says whether one person may send to another.
+func (a *Access) mayReach(to, from []byte) uint8 {
+	r := a.rules(message.ChannelPerson, to)
+	if r != nil {
+		if _, ok := r.deny[string(from)]; ok {
+			return message.ReasonInBlacklist
+		}
+	}
+	if a.strict && !bytes.Equal(to, from) {
+		if r == nil {
+			return message.ReasonNotInWhitelist
+		}
+		if _, ok := r.allow[string(from)]; !ok && r.info&message.InfoStrangers == 0 {
+			return message.ReasonNotInWhitelist
+		}
+	}
+	return message.ReasonSuccess
+}
+
+// other returns the other one of a pair, nil if uid is none of it.
+func other(pair, uid []byte) []byte {
+	x, y, _ := bytes.Cut(pair, []byte{'@'})
+	switch {
+	case bytes.Equal(x, uid):
+		return y
+	case bytes.Equal(y, uid):
+		return x
+	}
+	return nil
+}
+
+// MayPublishAny is MayPublish for the application's server, which need not be a
+// member and is on no list.
+func (a *Access) MayPublishAny(typ uint8, channelID []byte) uint8 {
+	if !message.KnownType(typ) {
+		return message.ReasonChannelType
+	}
+	reason := a.exists(typ, channelID, a.rules(typ, channelID))
+	if reason == message.ReasonSubscriberNotExist {
+		return message.ReasonChannelNotExist
+	}
+	return reason
+}
+
+// Members returns how many members a channel has, and whether there is one.
+func (a *Access) Members(typ uint8, channelID string) (int, bool) {
+	r := a.rules(typ, []byte(channelID))
 	if r == nil {
 		return 0, false
 	}
-	return len(*r.members.Load()), true
+	return len(r.members), true
 }
 
-// IsMember reports whether a group has a member. It does not allocate.
-func (a *Access) IsMember(channelID, uid string) bool {
-	r := (*a.shards[maphash.String(a.seed, channelID)%accessShards].Load())[channelID]
+// IsMember reports whether a channel has a member.
+func (a *Access) IsMember(typ uint8, channelID, uid string) bool {
+	r := a.rules(typ, []byte(channelID))
 	if r == nil {
 		return false
 	}
-	_, ok := (*r.members.Load())[uid]
+	_, ok := r.members[uid]
 	return ok
 }
 
-// set replaces the members of a group; nil removes the group. Apply only.
-func (a *Access) set(channelID string, members map[string]struct{}) {
-	shard := &a.shards[maphash.String(a.seed, channelID)%accessShards]
-	groups := *shard.Load()
-	r := groups[channelID]
-	if r != nil && members != nil {
-		r.members.Store(&members)
+// Lists returns copies of the lists of those who may not and who alone may send
+// to a channel, in no order.
+func (a *Access) Lists(typ uint8, channelID string) (deny, allow []string) {
+	r := a.rules(typ, []byte(channelID))
+	if r == nil {
+		return nil, nil
+	}
+	for uid := range r.deny {
+		deny = append(deny, uid)
+	}
+	for uid := range r.allow {
+		allow = append(allow, uid)
+	}
+	return deny, allow
+}
+
+// Systems returns the users who may send wherever they want, in no order.
+func (a *Access) Systems() (uids []string) {
+	for i := range a.accounts {
+		if m := a.accounts[i].Load(); m != nil {
+			for uid, p := range *m {
+				if p.Load().IsSystem() {
+					uids = append(uids, uid)
+				}
+			}
+		}
+	}
+	return uids
+}
+
+// setRules replaces what holds for a channel; nil removes it. Apply only.
+func (a *Access) setRules(typ uint8, id string, now *rules) {
+	hash := maphash.String(a.seed, id)
+	r := a.channels[typ].find(hash, []byte(id))
+	switch {
+	case r != nil && now != nil:
+		r.now.Store(now)
+		return
+	case now != nil:
+		r = new(roster)
+		r.now.Store(now)
+		a.channels[typ].set(hash, id, r)
+	case r != nil:
+		a.channels[typ].drop(hash, id)
+	default:
 		return
 	}
-	groups = maps.Clone(groups)
-	if members == nil {
-		delete(groups, channelID)
-	} else {
-		r = new(roster)
-		r.members.Store(&members)
-		groups[channelID] = r
+	if typ == message.ChannelPerson {
+		if now != nil {
+			a.persons.Add(1)
+		} else {
+			a.persons.Add(-1)
+		}
 	}
-	shard.Store(&groups)
+}
+
+// setAccount replaces what is known of a user; nil removes it. Apply only.
+func (a *Access) setAccount(uid string, now *message.Account) {
+	hash := maphash.String(a.seed, uid)
+	p := a.accounts.find(hash, []byte(uid))
+	was := p != nil && p.Load().IsSystem()
+	switch {
+	case p != nil && now != nil:
+		p.Store(now)
+	case now != nil:
+		p = new(atomic.Pointer[message.Account])
+		p.Store(now)
+		a.accounts.set(hash, uid, p)
+	case p != nil:
+		a.accounts.drop(hash, uid)
+	}
+	if is := now.IsSystem(); is && !was {
+		a.systems.Add(1)
+	} else if was && !is {
+		a.systems.Add(-1)
+	}
 }

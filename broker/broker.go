@@ -20,7 +20,7 @@ type Options struct {
 	// CheckpointBytes is how many bytes of records the log must have behind a
 	// checkpoint for the next to be worth it.
 	CheckpointBytes int64
-	Master          bool // a new connection kicks those of the same user and device flag
+	Strict          bool // a person is sent to by those on their list only
 	Logger          *slog.Logger
 }
 
@@ -44,6 +44,7 @@ type Attach struct {
 	Tag      uint32 // of its read positions, see message.ReadPosition
 	Loop     uint16
 	Device   uint8
+	Master   bool // ends the user's other connections of the same device flag
 }
 
 // Position is how far a connection acknowledged a channel.
@@ -58,6 +59,7 @@ type event struct {
 	attach    Attach
 	detach    bool
 	read      []Position // with detach
+	ask       func()     // on apply's goroutine
 }
 
 // Broker is the core. All fields belong to apply but for access, stats and
@@ -74,6 +76,7 @@ type Broker struct {
 	dedup    *window
 	maxID    int64
 	changed  []*channel // differ from what the last checkpoint has of them
+	accounts []*user    // likewise, of users' accounts
 	from     uint64     // generation of the log that the next checkpoint begins behind; 0: not known yet
 	unsaved  int64      // bytes of records that no checkpoint has
 	crowded  bool       // a channel came in since limit was called
@@ -89,7 +92,7 @@ type Broker struct {
 // New returns a broker over a store that is as empty as it is.
 func New(o Options, s Store) *Broker {
 	return &Broker{
-		o: o, store: s, access: newAccess(),
+		o: o, store: s, access: newAccess(o.Strict),
 		inbox: queue.New(o.InboxItems, o.InboxBytes, func(e *event) int {
 			if e.committed.Batch == nil {
 				return 0
@@ -117,6 +120,11 @@ func (b *Broker) Restore(r *message.Restored) {
 	b.maxID = r.MaxMessageID
 	if r.Answers != nil {
 		b.dedup.restore(r.Secret, r.Answers)
+	}
+	for i := range r.Users {
+		u := b.user(r.Users[i].UID)
+		u.account = r.Users[i].Account
+		b.access.setAccount(u.uid, u.account)
 	}
 	for i := range r.Channels {
 		b.restore(&r.Channels[i])
@@ -206,6 +214,8 @@ func (b *Broker) handle(e *event) error {
 		err := b.apply(&e.committed)
 		e.committed.Batch.Release()
 		return err
+	case e.ask != nil:
+		e.ask()
 	case e.detach:
 		b.detach(&e.attach, e.read)
 	default:
@@ -260,16 +270,11 @@ func (b *Broker) apply(c *message.Committed) error {
 		switch r.Kind {
 		case message.KindMessage:
 			b.message(c, i, r)
-		case message.KindChannel:
-			reason := b.change(r)
-			o := batch.Origin(i)
-			b.answer(o, o.MessageID, 0, reason)
-		case message.KindKeep:
-			reason := b.keep(r)
-			o := batch.Origin(i)
-			b.answer(o, o.MessageID, 0, reason)
 		case message.KindCursor:
 			b.cursor(r)
+		case message.KindChannel, message.KindKeep, message.KindUser, message.KindConversation:
+			o := batch.Origin(i)
+			b.answer(o, o.MessageID, 0, b.change(r))
 		default:
 			return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): its kind %d is unknown; was it written by a newer version?",
 				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), r.Kind)
@@ -293,7 +298,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		own = sender.in[ch]
 	}
 	server := r.Flags&message.FlagServer != 0
-	if own == nil && !server {
+	if own == nil && !server && !message.Public(ch.Type) && (sender == nil || !sender.account.IsSystem()) {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
 	}
@@ -310,6 +315,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		}
 		ch.last++
 		seq = ch.last
+		ch.newest = max(ch.newest, r.Timestamp)
 		b.touch(ch)
 		b.store.Put(ch.Channel, seq, message.Location{
 			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
@@ -317,8 +323,9 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		b.stats.Messages.Add(1)
 		// The sending device has what it sent: its position follows as long
 		// as nothing of others lies between.
-		if !server {
-			if at, _ := own.position(r.Device, r.Tag); at == seq-1 {
+		if own != nil {
+			own.spoke(seq)
+			if at, _ := own.position(r.Device, r.Tag); !server && at == seq-1 {
 				own.advance(r.Device, r.Tag, seq)
 			}
 		}
@@ -348,82 +355,6 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	b.stats.Pushes.Add(int64(pushes))
 }
 
-// change carries out a channel change and returns the reason for its answer.
-func (b *Broker) change(r *message.Record) uint8 {
-	op, members, err := message.DecodeChange(r.Payload)
-	if err != nil || r.ChannelType != message.ChannelGroup || len(r.ChannelID) == 0 {
-		return message.ReasonChannelID
-	}
-	ch := b.channel(r.ChannelType, r.ChannelID)
-	switch op {
-	case message.OpCreate, message.OpReset:
-		if ch == nil {
-			ch = b.newChannel(r.ChannelType, r.ChannelID)
-		}
-	case message.OpAdd, message.OpRemove, message.OpDelete:
-		if ch == nil {
-			return message.ReasonChannelNotExist
-		}
-	default:
-		return message.ReasonSystemError
-	}
-	if op == message.OpReset {
-		keep := make(map[string]struct{}, len(members))
-		for _, uid := range members {
-			keep[uid] = struct{}{}
-		}
-		for _, m := range slices.Clone(ch.members) {
-			if _, ok := keep[m.user.uid]; !ok {
-				b.leave(ch, m.user)
-				b.forget(m.user)
-			}
-		}
-	}
-	switch op {
-	case message.OpCreate, message.OpReset, message.OpAdd:
-		for _, uid := range members {
-			b.join(ch, b.user(uid))
-		}
-	case message.OpRemove:
-		for _, uid := range members {
-			if u := b.users[uid]; u != nil {
-				b.leave(ch, u)
-				b.forget(u)
-			}
-		}
-	case message.OpDelete:
-		for _, m := range slices.Clone(ch.members) {
-			b.leave(ch, m.user)
-			b.forget(m.user)
-		}
-		delete(b.channels, string(b.channelKey(ch.Type, r.ChannelID)))
-		ch.gone = true
-		b.store.Drop(ch.Channel)
-		b.access.set(ch.ID, nil)
-		b.stats.Channels.Store(int64(len(b.channels)))
-		return message.ReasonSuccess
-	}
-	b.publishRoster(ch)
-	b.touch(ch)
-	return message.ReasonSuccess
-}
-
-// keep sets how much of a channel is kept and returns the reason for its
-// answer. The store learns it with the next checkpoint.
-func (b *Broker) keep(r *message.Record) uint8 {
-	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
-	if ch == nil {
-		return message.ReasonChannelNotExist
-	}
-	k, err := message.DecodeKeep(r.Payload)
-	if err != nil {
-		return message.ReasonSystemError
-	}
-	ch.keep = k
-	b.touch(ch)
-	return message.ReasonSuccess
-}
-
 // cursor moves a read position. What it speaks of may be gone by now.
 func (b *Broker) cursor(r *message.Record) {
 	u := b.users[string(r.FromUID)]
@@ -443,7 +374,7 @@ func (b *Broker) attach(a *Attach) {
 	kept := u.online[:0]
 	for _, c := range u.online {
 		sameDevice := c.deviceID == deviceID && deviceID != 0
-		if c.device != a.Device || !b.o.Master && !sameDevice {
+		if c.device != a.Device || !a.Master && !sameDevice {
 			kept = append(kept, c)
 			continue
 		}
@@ -454,9 +385,12 @@ func (b *Broker) attach(a *Attach) {
 		b.stats.Kicks.Add(1)
 		b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: reason})
 	}
-	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, tag: a.Tag, deviceID: deviceID})
+	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
 	for ch, m := range u.in {
+		if m.guest {
+			continue
+		}
 		if from, own := m.position(a.Device, a.Tag); from < ch.last {
 			m.settle(a.Device, a.Tag)
 			b.post(a.Loop, Delivery{Kind: Missed, Own: own, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})

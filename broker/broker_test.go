@@ -22,6 +22,7 @@ type shelf struct {
 	dropped  []string         // since the last checkpoint
 	restored message.Restored // what the checkpoints amount to
 	channels map[string]message.ChannelState
+	users    map[string]*message.Account
 	answers  []message.Answer
 }
 
@@ -39,8 +40,18 @@ func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 		c.Members = slices.Clone(c.Members)
 		for i := range c.Members {
 			c.Members[i].Read = slices.Clone(c.Members[i].Read)
+			if t := c.Members[i].Talk; t != nil {
+				same := *t
+				c.Members[i].Talk = &same
+			}
 		}
+		c.Deny, c.Allow = slices.Clone(c.Deny), slices.Clone(c.Allow)
 		s.channels[string(st.Channel.Type)+st.Channel.ID] = c
+	}
+	for u := range snap.Users {
+		if s.users[u.UID] = u.Account; u.Account.Empty() {
+			delete(s.users, u.UID)
+		}
 	}
 	s.answers = append(s.answers, snap.Answers(nil)...)
 	s.answers = s.answers[max(0, len(s.answers)-snap.Window):]
@@ -49,13 +60,14 @@ func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 }
 
 func (s *shelf) Put(ch *message.Channel, seq uint64, at message.Location) {
-	if seq != uint64(len(s.put[ch.ID]))+1 {
-		s.t.Fatalf("seq %d of %s put behind %d", seq, ch.ID, len(s.put[ch.ID]))
+	key := string(ch.Type) + ch.ID
+	if seq != uint64(len(s.put[key]))+1 {
+		s.t.Fatalf("seq %d of %q put behind %d", seq, key, len(s.put[key]))
 	}
-	s.put[ch.ID] = append(s.put[ch.ID], at)
+	s.put[key] = append(s.put[key], at)
 }
 func (s *shelf) Drop(ch *message.Channel) {
-	delete(s.put, ch.ID)
+	delete(s.put, string(ch.Type)+ch.ID)
 	s.dropped = append(s.dropped, string(ch.Type)+ch.ID)
 }
 func (s *shelf) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
@@ -71,10 +83,11 @@ type box struct {
 	id         int64
 	index      uint64
 	generation uint64
+	master     bool
 }
 
 func newBox(t *testing.T, o Options) *box {
-	s := &shelf{t: t, put: make(map[string][]message.Location), channels: make(map[string]message.ChannelState)}
+	s := &shelf{t: t, put: make(map[string][]message.Location), channels: make(map[string]message.ChannelState), users: make(map[string]*message.Account)}
 	o.Logger = slog.New(slog.DiscardHandler)
 	b := &box{Broker: New(o, s), t: t, shelf: s}
 	b.outgoing = make([][]Delivery, 2)
@@ -178,7 +191,7 @@ func group(op message.ChangeOp, id string, members ...string) message.Record {
 }
 
 func (b *box) online(uid string, conn uint64, device uint8, id string) []Delivery {
-	b.attach(&Attach{UID: uid, Conn: conn, Loop: 1, Device: device, DeviceID: id})
+	b.attach(&Attach{UID: uid, Conn: conn, Loop: 1, Device: device, DeviceID: id, Master: b.master})
 	return b.out()
 }
 
@@ -304,13 +317,14 @@ func TestMembersComeAndGo(t *testing.T) {
 	b.expect("and refused", b.commit(say("c", "4"), false, nil), "ack 3 seq 0 id 8")
 	b.commit(group(message.OpDelete, "g"), false, nil)
 	b.expect("gone", b.commit(say("a", "5"), false, nil), "ack 3 seq 0 id 10")
-	if _, known := b.Access().Members("g"); known || len(b.shelf.put["g"]) > 0 {
+	if _, known := b.Access().Members(message.ChannelGroup, "g"); known || len(b.shelf.put["\x02g"]) > 0 {
 		t.Error("something is left of a deleted group")
 	}
 }
 
 func TestLoginsReplaceOthers(t *testing.T) {
-	slave, master := newBox(t, Options{}), newBox(t, Options{Master: true})
+	slave, master := newBox(t, Options{}), newBox(t, Options{})
+	master.master = true
 	for _, b := range []*box{slave, master} {
 		b.online("bob", 1, 0, "phone")
 		b.expect("same device", b.online("bob", 2, 0, "phone"), "kick 1 reason 0")
@@ -355,7 +369,7 @@ func anything(rnd *rand.Rand, i int) message.Record {
 	u := users[rnd.IntN(len(users))]
 	g := []string{"g", "h"}[rnd.IntN(2)]
 	var r message.Record
-	switch n := rnd.IntN(20); {
+	switch n := rnd.IntN(26); {
 	case n < 8:
 		r = say(u, []string{"b@a", "c@d"}[rnd.IntN(2)], fmt.Sprint(rnd.IntN(i/2+1)))
 	case n < 16:
@@ -366,10 +380,30 @@ func anything(rnd *rand.Rand, i int) message.Record {
 			Payload: message.AppendKeep(nil, &message.Keep{Count: int64(i)})}
 	case n < 18:
 		r = group(message.ChangeOp(1+rnd.IntN(5)), g, u, users[rnd.IntN(len(users))])
+	case n == 18:
+		r = group(message.ChangeOp(7+rnd.IntN(7)), g, u, users[rnd.IntN(len(users))])
+	case n == 19:
+		r = group(message.OpInfo, g, string([]byte{byte(rnd.IntN(32))}))
+	case n == 20: // what is set of a person
+		r = group(message.ChangeOp(7+rnd.IntN(6)), u, users[rnd.IntN(len(users))])
+		r.ChannelType = message.ChannelPerson
+	case n == 21:
+		c := message.UserChange{Op: message.UserOp(1 + rnd.IntN(4)), Token: message.Token{Device: uint8(rnd.IntN(3)), Level: uint8(rnd.IntN(2))}}
+		if c.Op == message.OpQuit && rnd.IntN(2) == 0 {
+			c.Token.Device = message.AllDevices
+		}
+		r = message.Record{Kind: message.KindUser, FromUID: []byte(u), Payload: message.AppendUserChange(nil, &c)}
+	case n == 22:
+		r = message.Record{Kind: message.KindConversation, FromUID: []byte(u), ChannelType: message.ChannelGroup, ChannelID: []byte(g),
+			Payload: message.AppendConversation(nil, message.ConversationOp(1+rnd.IntN(3)), uint64(rnd.IntN(i+1)))}
+	case n == 23: // channels of other types
+		r = say(u, []string{"a", "a@b", "x"}[rnd.IntN(3)], fmt.Sprint(i))
+		r.ChannelType = message.ChannelService + uint8(rnd.IntN(10))
 	default:
 		r = message.Record{Kind: message.KindCursor, ChannelType: message.ChannelGroup, ChannelID: []byte(g),
 			FromUID: []byte(u), Device: uint8(rnd.IntN(2)), Tag: uint32(rnd.IntN(7)), MessageID: int64(rnd.IntN(i + 1))}
 	}
+	r.Timestamp = int64(i)
 	return r
 }
 
@@ -414,9 +448,12 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 			st.Channel = &message.Channel{ID: st.Channel.ID, Type: st.Channel.Type}
 			live.shelf.restored.Channels = append(live.shelf.restored.Channels, st)
 		}
+		for uid, a := range live.shelf.users {
+			live.shelf.restored.Users = append(live.shelf.restored.Users, message.UserState{UID: uid, Account: a})
+		}
 		again.shelf.put = make(map[string][]message.Location)
 		for _, st := range live.shelf.restored.Channels {
-			again.shelf.put[st.Channel.ID] = make([]message.Location, st.Last)
+			again.shelf.put[string(st.Channel.Type)+st.Channel.ID] = make([]message.Location, st.Last)
 		}
 		again.Restore(&live.shelf.restored)
 		for i := live.shelf.index; i < uint64(len(log)); i++ {
@@ -442,11 +479,23 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 func (b *box) state() map[string]string {
 	s := map[string]string{"max id": fmt.Sprint(b.MaxMessageID())}
 	for key, ch := range b.channels {
-		s[key] = fmt.Sprintf("last %d, keep %+v", ch.last, ch.keep)
+		s[key] = fmt.Sprintf("last %d at %d, keep %+v", ch.last, ch.newest, ch.keep)
+		if l := ch.limits; l != nil && (l.info != 0 || len(l.deny)+len(l.allow) > 0) {
+			s[key] += fmt.Sprint(", limits ", *l)
+		}
 		for _, m := range ch.members {
-			s[key+" "+m.user.uid] = fmt.Sprint(m.joined, m.read)
+			s[key+" "+m.user.uid] = fmt.Sprint(m.joined, m.read, m.talk, m.guest)
+		}
+		if r := b.access.rules(ch.Type, []byte(ch.ID)); r != nil {
+			s[key+" admission"] = fmt.Sprint(r.info, r.members, r.deny, r.allow)
 		}
 	}
+	for uid, u := range b.users {
+		if !u.account.Empty() {
+			s["account of "+uid] = fmt.Sprint(*u.account, *b.access.Account([]byte(uid)))
+		}
+	}
+	s["persons, systems"] = fmt.Sprint(b.access.persons.Load(), b.access.systems.Load())
 	return s
 }
 

@@ -25,7 +25,7 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	}
 	if !b.store.Checkpoint(&message.Snapshot{
 		Index: c.Index - 1, Generation: c.Generation, MaxMessageID: b.maxID,
-		Secret: b.dedup.secret, Window: b.dedup.size, Changed: b.states, Answers: b.dedup.unsaved,
+		Secret: b.dedup.secret, Window: b.dedup.size, Changed: b.states, Users: b.accountStates, Answers: b.dedup.unsaved,
 	}, b.unsaved > farBehind*b.o.CheckpointBytes) {
 		return
 	}
@@ -35,6 +35,11 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	}
 	clear(b.changed)
 	b.changed = b.changed[:0]
+	for _, u := range b.accounts {
+		u.changed = false
+	}
+	clear(b.accounts)
+	b.accounts = b.accounts[:0]
 	b.dedup.fresh = 0
 }
 
@@ -50,9 +55,12 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 		if ch.gone {
 			continue
 		}
-		st.Channel, st.Last, st.Keep, st.Members = ch.Channel, ch.last, ch.keep, st.Members[:0]
+		*st = message.ChannelState{Channel: ch.Channel, Last: ch.last, Newest: ch.newest, Keep: ch.keep, Members: st.Members[:0]}
+		if l := ch.limits; l != nil {
+			st.Info, st.Deny, st.Allow = l.info, l.deny, l.allow
+		}
 		for _, m := range ch.members {
-			st.Members = append(st.Members, message.Member{UID: m.user.uid, Joined: m.joined, Read: m.read})
+			st.Members = append(st.Members, message.Member{UID: m.user.uid, Joined: m.joined, Guest: m.guest, Talk: m.talk, Read: m.read})
 		}
 		if !yield(st) {
 			return
@@ -60,25 +68,34 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 	}
 }
 
-// restore takes in a channel from the store. A person channel without members
-// comes from a store that has lost them: its id names them.
+// restore takes in a channel from the store. One without members whose id names
+// them comes from a store that has lost them.
 func (b *Broker) restore(st *message.ChannelState) {
-	ch := &channel{Channel: st.Channel, last: st.Last, keep: st.Keep}
+	ch := &channel{Channel: st.Channel, last: st.Last, newest: st.Newest, keep: st.Keep}
+	if st.Info != 0 || len(st.Deny) > 0 || len(st.Allow) > 0 {
+		ch.limits = &limits{info: st.Info, deny: st.Deny, allow: st.Allow}
+	}
 	b.add(ch)
 	for i := range st.Members {
 		m := &st.Members[i]
 		b.join(ch, b.user(m.UID))
 		own := ch.members[len(ch.members)-1]
-		own.joined, own.read = m.Joined, m.Read
+		own.joined, own.read, own.talk, own.guest = m.Joined, m.Read, m.Talk, m.Guest
 	}
-	if st.Channel.Type == message.ChannelPerson {
-		if len(st.Members) == 0 {
-			b.joinPair(ch)
-			for _, m := range ch.members {
-				m.joined = 0
-			}
+	if len(st.Members) == 0 && message.SelfMade(ch.Type) && !isPerson(ch.Type, []byte(ch.ID)) {
+		b.joinNamed(ch)
+		for _, m := range ch.members {
+			m.joined = 0
 		}
-		return
 	}
-	b.publishRoster(ch)
+	b.publishRules(ch)
+}
+
+// accountStates yields the users whose accounts changed.
+func (b *Broker) accountStates(yield func(*message.UserState) bool) {
+	for _, u := range b.accounts {
+		if !yield(&message.UserState{UID: u.uid, Account: u.account}) {
+			return
+		}
+	}
 }

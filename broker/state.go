@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -12,10 +13,19 @@ import (
 type channel struct {
 	*message.Channel
 	last    uint64 // newest sequence; invariant: equals the store's
+	newest  int64  // unix milliseconds at which that message was taken in
 	members []*membership
 	keep    *message.Keep
-	changed bool // is in Broker.changed
-	gone    bool // deleted
+	limits  *limits // nil: none
+	changed bool    // is in Broker.changed
+	gone    bool    // deleted
+}
+
+// limits are what is set of a channel as a whole.
+type limits struct {
+	info  message.Info
+	deny  []string
+	allow []string
 }
 
 // membership is one user in one channel.
@@ -24,6 +34,8 @@ type membership struct {
 	channel *channel
 	joined  uint64 // newest sequence when the user came in; later ones are theirs
 	read    []message.ReadPosition
+	talk    *message.Conversation // nil: nothing was done
+	guest   bool                  // is pushed what is sent while online, and nothing else
 }
 
 // position returns the sequence behind which a device has everything to get, and
@@ -78,6 +90,14 @@ func (m *membership) advance(device uint8, tag uint32, seq uint64) {
 	m.read = append(m.read, message.ReadPosition{Device: device, Tag: tag, Seq: seq})
 }
 
+// spoke notes that the user sent a message: they have read what is before it.
+func (m *membership) spoke(seq uint64) {
+	if m.talk == nil {
+		m.talk = new(message.Conversation)
+	}
+	m.talk.Read = seq
+}
+
 // settle gives a device that is pushed something a position of its own, so that
 // what it does not acknowledge is not taken for read when another device of its
 // flag does.
@@ -90,9 +110,11 @@ func (m *membership) settle(device uint8, tag uint32) {
 // user is what apply knows of a user: where they are online and where they
 // are a member.
 type user struct {
-	uid    string
-	online []connection
-	in     map[*channel]*membership
+	uid     string
+	online  []connection
+	in      map[*channel]*membership
+	account *message.Account // nil: none
+	changed bool             // is in Broker.accounts
 }
 
 // connection is one online connection of a user.
@@ -102,6 +124,7 @@ type connection struct {
 	tag      uint32 // see Attach
 	loop     uint16
 	device   uint8
+	master   bool
 }
 
 // channelKey is the map key of a channel: its type, then its id. The result
@@ -129,27 +152,36 @@ func (b *Broker) user(uid string) *user {
 	return u
 }
 
-// channel returns a channel or nil. Person channels are made on first use,
-// with both users as members.
+// channel returns a channel or nil. One whose id names its members is made on
+// first use.
 func (b *Broker) channel(typ uint8, id []byte) *channel {
 	ch := b.channels[string(b.channelKey(typ, id))]
-	if ch != nil || typ != message.ChannelPerson {
+	if ch != nil || !message.SelfMade(typ) {
 		return ch
 	}
-	x, y, ok := strings.Cut(string(id), "@")
-	if !ok || x == "" || y == "" {
+	if x, y, ok := strings.Cut(string(id), "@"); message.Pair(typ) && (!ok || x == "" || y == "") {
 		return nil
 	}
 	ch = b.newChannel(typ, id)
-	b.joinPair(ch)
+	b.joinNamed(ch)
+	b.publishRules(ch)
 	return ch
 }
 
-// joinPair makes the two users of a person channel its members.
-func (b *Broker) joinPair(ch *channel) {
-	x, y, _ := strings.Cut(ch.ID, "@")
+// joinNamed makes those whom the id of a channel names its members: the two of a
+// pair, or a visitor.
+func (b *Broker) joinNamed(ch *channel) {
+	x, y, pair := strings.Cut(ch.ID, "@")
 	b.join(ch, b.user(x))
-	b.join(ch, b.user(y)) // x == y: a user's notes to themselves
+	if pair {
+		b.join(ch, b.user(y)) // x == y: a user's notes to themselves
+	}
+}
+
+// isPerson reports whether a channel is what is set of a person: it is of their
+// type and no pair, and has no messages.
+func isPerson(typ uint8, id []byte) bool {
+	return typ == message.ChannelPerson && bytes.IndexByte(id, '@') < 0
 }
 
 func (b *Broker) newChannel(typ uint8, id []byte) *channel {
@@ -177,7 +209,7 @@ func (b *Broker) limit() {
 		}
 		pairs := make(map[uint64]struct{}, len(b.channels))
 		for _, ch := range b.channels {
-			if ch.Type == message.ChannelPerson {
+			if message.SelfMade(ch.Type) {
 				pairs[maphash.String(b.access.seed, ch.ID)] = struct{}{}
 			}
 		}
@@ -189,9 +221,10 @@ func (b *Broker) limit() {
 	b.full, b.crowded = full, false
 }
 
-func (b *Broker) join(ch *channel, u *user) {
-	if _, ok := u.in[ch]; ok {
-		return
+// join makes a user a member, and reports whether they were none.
+func (b *Broker) join(ch *channel, u *user) (*membership, bool) {
+	if m, ok := u.in[ch]; ok {
+		return m, false
 	}
 	m := &membership{user: u, channel: ch, joined: ch.last}
 	if u.in == nil {
@@ -199,6 +232,7 @@ func (b *Broker) join(ch *channel, u *user) {
 	}
 	u.in[ch] = m
 	ch.members = append(ch.members, m)
+	return m, true
 }
 
 func (b *Broker) leave(ch *channel, u *user) {
@@ -218,18 +252,36 @@ func (b *Broker) leave(ch *channel, u *user) {
 	}
 }
 
-// publishRoster tells admission who may send to a group now.
-func (b *Broker) publishRoster(ch *channel) {
-	members := make(map[string]struct{}, len(ch.members))
-	for _, m := range ch.members {
-		members[m.user.uid] = struct{}{}
+// publishRules tells admission what holds for a channel now. Channels that are
+// there with their first message need none while nothing is set of them.
+func (b *Broker) publishRules(ch *channel) {
+	if message.Pair(ch.Type) && ch.limits == nil {
+		return
 	}
-	b.access.set(ch.ID, members)
+	r := &rules{members: make(map[string]struct{}, len(ch.members))}
+	for _, m := range ch.members {
+		r.members[m.user.uid] = struct{}{}
+	}
+	if l := ch.limits; l != nil {
+		r.info, r.deny, r.allow = l.info, setOf(l.deny), setOf(l.allow)
+	}
+	b.access.setRules(ch.Type, ch.ID, r)
+}
+
+func setOf(list []string) map[string]struct{} {
+	if len(list) == 0 {
+		return nil
+	}
+	m := make(map[string]struct{}, len(list))
+	for _, uid := range list {
+		m[uid] = struct{}{}
+	}
+	return m
 }
 
 // forget drops a user of whom nothing is worth keeping.
 func (b *Broker) forget(u *user) {
-	if len(u.online) == 0 && len(u.in) == 0 {
+	if len(u.online) == 0 && len(u.in) == 0 && u.account.Empty() {
 		delete(b.users, u.uid)
 	}
 }

@@ -30,7 +30,11 @@ type Config struct {
 }
 
 // API is the HTTP API.
-type API struct{ TokenFile string }
+type API struct {
+	TokenFile string
+	RouteTCP  string
+	RouteWS   string
+}
 
 // Token returns the file with the token, "" if there is none.
 func (a API) Token() string {
@@ -108,6 +112,7 @@ type Wal struct {
 type Broker struct {
 	DedupWindow     int // remembered (sender, client_msg_no)
 	MaxGroupMembers int
+	PersonAllowList bool
 	MaxChannels     int
 }
 
@@ -124,6 +129,7 @@ type Session struct {
 	InflightMax    int
 	InflightTotal  int // for all loops together
 	CursorInterval time.Duration
+	TokenAuth      bool
 	DeviceLevel    string // "slave", "master"
 }
 

@@ -78,6 +78,10 @@ func table() []key {
 
 		{name: "api.token_file", kind: text, builtin: "off", at: func(c *Config) any { return &c.API.TokenFile },
 			help: "File with the token that each request must have, in its first line, in a header \"token\" or \"Authorization: Bearer\"; \"off\": none is asked for. /health needs none."},
+		{name: "api.route_tcp", kind: text, builtin: "auto", at: func(c *Config) any { return &c.API.RouteTCP },
+			help: "HOST:PORT that GET /route tells clients to use for TCP. \"auto\": the port that is listened on, and the host under which HTTP was asked."},
+		{name: "api.route_ws", kind: text, builtin: "auto", at: func(c *Config) any { return &c.API.RouteWS },
+			help: "The same for WebSocket."},
 
 		{name: "log.level", kind: choice, builtin: "info", words: []string{"debug", "info", "warn", "error"}, at: func(c *Config) any { return &c.Log.Level },
 			help: "The least important line that is still written."},
@@ -173,6 +177,8 @@ func table() []key {
 			help:    "How many of the latest messages are remembered by sender and client_msg_no, so that a resend is not stored twice."},
 		{name: "broker.max_group_members", kind: integer, builtin: "10000", min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Broker.MaxGroupMembers },
 			help: "Members of one group at most."},
+		{name: "broker.person_allow_list", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Broker.PersonAllowList },
+			help: "A person is sent to by those on their list only (POST /channel/whitelist_add with their uid and channel_type 1), or by all with allow_stranger. Off, by everybody who is not on their blacklist."},
 		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
 			profile: func(p *hwprofile.Profile) any { return &p.MaxChannels },
 			help:    "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
@@ -194,8 +200,10 @@ func table() []key {
 			help:    "The same for all connections together. When as many wait, a connection gets up to 8 until others acknowledge."},
 		{name: "session.cursor_interval", kind: duration, builtin: "1s", min: second / 100, max: 600 * second, at: func(c *Config) any { return &c.Session.CursorInterval },
 			help: "How often the read position of a device is written to the log. Longer means fewer writes and more messages pushed twice after a power cut."},
+		{name: "session.token_auth", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Session.TokenAuth },
+			help: "A client logs in with the token that the application set for its user and device flag (POST /user/token), and with no other. Off, a client is who it says it is."},
 		{name: "session.device_level", kind: choice, builtin: "slave", words: []string{"slave", "master"}, at: func(c *Config) any { return &c.Session.DeviceLevel },
-			help: "With master a login ends the user's other connections of the same device flag; with slave only those of the same device id."},
+			help: "With master a login ends the user's other connections of the same device flag; with slave only those of the same device id. With session.token_auth the token says which."},
 
 		{name: "memory.limit", kind: size, min: 16 * mib, max: 1024 * gib, at: func(c *Config) any { return &c.Memory.Limit },
 			profile: func(p *hwprofile.Profile) any { return &p.MemoryLimit },

@@ -19,6 +19,34 @@ const (
 	OpRemove ChangeOp = 4
 	// OpDelete removes the channel and its members; its messages stay in the log.
 	OpDelete ChangeOp = 5
+	// OpInfo makes the channel if it is new and sets its Info: the one byte of
+	// the only member.
+	OpInfo ChangeOp = 6
+	// OpDeny, OpDenyOnly and OpDenyNot make the channel if it is new and add to
+	// the list of those who may not send, replace it, take from it.
+	OpDeny     ChangeOp = 7
+	OpDenyOnly ChangeOp = 8
+	OpDenyNot  ChangeOp = 9
+	// OpAllow, OpAllowOnly and OpAllowNot do the same with the list of those
+	// who alone may send; while it is empty, all may.
+	OpAllow     ChangeOp = 10
+	OpAllowOnly ChangeOp = 11
+	OpAllowNot  ChangeOp = 12
+	// OpAddGuests adds members to an existing channel that are pushed what is
+	// sent while they are online, and nothing else.
+	OpAddGuests ChangeOp = 13
+)
+
+// Info is what is set of a channel as a whole. That of a person is under
+// ChannelPerson and their uid.
+type Info uint8
+
+const (
+	InfoBan       Info = 1 << iota // nobody may send
+	InfoDisband                    // nobody may send, and it stays so
+	InfoSendBan                    // of a person: they may not send
+	InfoStrangers                  // of a person: who is not on their list of those allowed may send
+	InfoLarge                      // a hint of the application; every channel can be large
 )
 
 // AppendChange appends the payload of a KindChannel record:

@@ -1,5 +1,11 @@
 package message
 
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
 // Channel is the immutable head of a channel. There is one per channel and
 // process life, so its pointer is its identity.
 type Channel struct {
@@ -7,11 +13,60 @@ type Channel struct {
 	Type uint8
 }
 
-// Channel types that this broker serves.
+// Channel types. Those without a remark are groups to the broker: members send
+// and are pushed to.
 const (
-	ChannelPerson uint8 = 1 // ID is "uid@uid", see the wire codec
-	ChannelGroup  uint8 = 2
+	ChannelPerson    uint8 = 1 // ID is "uid@uid", see the wire codec; lists and Info of a person: "uid"
+	ChannelGroup     uint8 = 2
+	ChannelService   uint8 = 3 // customer service: anybody sends
+	ChannelCommunity uint8 = 4
+	ChannelTopic     uint8 = 5 // of a community
+	ChannelInfo      uint8 = 6 // anybody sends
+	ChannelData      uint8 = 7
+	ChannelTemp      uint8 = 8
+	ChannelLive      uint8 = 9  // on nobody's list of conversations
+	ChannelVisitors  uint8 = 10 // ID is a uid, who is a member and may send from the beginning
+	ChannelAgent     uint8 = 11 // ID is "uid@agent", the two are its members
+	ChannelAgents    uint8 = 12
 )
+
+// KnownType reports whether there is such a type of channel.
+func KnownType(t uint8) bool { return t >= ChannelPerson && t <= ChannelAgents }
+
+// Public reports whether anybody may send to channels of a type.
+func Public(t uint8) bool { return t == ChannelService || t == ChannelInfo }
+
+// Pair reports whether the id of a channel of a type names its two members.
+func Pair(t uint8) bool { return t == ChannelPerson || t == ChannelAgent }
+
+// SelfMade reports whether a channel of a type is there with its first message.
+func SelfMade(t uint8) bool { return Pair(t) || t == ChannelVisitors }
+
+// CheckChannelID says what is wrong with an id as clients and applications write
+// it: that of a person is their uid.
+func CheckChannelID(t uint8, id []byte) error {
+	odd := "@#&"
+	if t == ChannelAgent || t == ChannelTopic { // "uid@agent", "community@topic"
+		odd = "#&"
+	}
+	switch {
+	case len(bytes.TrimSpace(id)) == 0:
+		return errors.New("it is empty")
+	case bytes.ContainsAny(id, odd):
+		return fmt.Errorf("it has one of %q", odd)
+	case t == ChannelAgent && !isPair(id):
+		return errors.New("it is not like uid@agent")
+	}
+	return nil
+}
+
+func isPair(id []byte) bool {
+	x, y, _ := bytes.Cut(id, []byte{'@'})
+	return len(x) > 0 && len(y) > 0 && bytes.IndexByte(y, '@') < 0
+}
+
+// Listed reports whether a channel of a type is a conversation of its members.
+func Listed(t uint8) bool { return t != ChannelTemp && t != ChannelLive }
 
 // Location is where one record lies in the log.
 type Location struct {
@@ -35,10 +90,15 @@ type Page struct {
 const (
 	ReasonSuccess            uint8 = 1
 	ReasonSubscriberNotExist uint8 = 3
+	ReasonInBlacklist        uint8 = 4
 	ReasonChannelNotExist    uint8 = 5
 	ReasonNotAllowSend       uint8 = 11
 	ReasonConnectKick        uint8 = 12
+	ReasonNotInWhitelist     uint8 = 13
 	ReasonSystemError        uint8 = 15
 	ReasonChannelID          uint8 = 16
+	ReasonBan                uint8 = 19
 	ReasonChannelType        uint8 = 23
+	ReasonDisband            uint8 = 24
+	ReasonSendBan            uint8 = 25
 )

@@ -14,7 +14,8 @@ type Keep struct {
 	Bytes int64         // that its blocks take
 }
 
-const keepSize = 25
+// KeepSize is how many bytes AppendKeep appends.
+const KeepSize = 25
 
 // AppendKeep appends the payload of a KindKeep record. nil is the rule of the
 // channel's type. All numbers are little-endian:
@@ -26,7 +27,7 @@ const keepSize = 25
 //	+-----+------------+-------+-------+
 func AppendKeep(dst []byte, k *Keep) []byte {
 	if k == nil {
-		return append(dst, make([]byte, keepSize)...)
+		return append(dst, make([]byte, KeepSize)...)
 	}
 	dst = append(dst, 1)
 	for _, v := range []int64{k.Age.Milliseconds(), k.Count, k.Bytes} {
@@ -37,8 +38,8 @@ func AppendKeep(dst []byte, k *Keep) []byte {
 
 // DecodeKeep reads what AppendKeep wrote.
 func DecodeKeep(src []byte) (*Keep, error) {
-	if len(src) != keepSize || src[0] > 1 {
-		return nil, fmt.Errorf("%w: a rule of what is kept has %d bytes, expected %d", ErrRecord, len(src), keepSize)
+	if len(src) != KeepSize || src[0] > 1 {
+		return nil, fmt.Errorf("%w: a rule of what is kept has %d bytes, expected %d", ErrRecord, len(src), KeepSize)
 	}
 	if src[0] == 0 {
 		return nil, nil

@@ -21,6 +21,11 @@ const (
 	KindCursor Kind = 3
 	// KindKeep sets how much of a channel is kept; Payload is a Keep.
 	KindKeep Kind = 4
+	// KindUser changes the account of FromUID; Payload is a UserChange.
+	KindUser Kind = 5
+	// KindConversation changes what FromUID did with a channel; Payload is a
+	// ConversationOp and its number.
+	KindConversation Kind = 6
 )
 
 // FlagStream in Record.Flags says that the sender named a stream: Topic is then

@@ -6,7 +6,11 @@ import "iter"
 type ChannelState struct {
 	Channel *Channel
 	Last    uint64 // newest sequence; 0: no message yet
+	Newest  int64  // unix milliseconds at which that message was taken in
 	Keep    *Keep  // its own rule, never changed in place; nil: that of its type
+	Info    Info
+	Deny    []string // may not send
+	Allow   []string // who alone may send, if there are any
 	Members []Member
 }
 
@@ -14,7 +18,15 @@ type ChannelState struct {
 type Member struct {
 	UID    string
 	Joined uint64 // newest sequence when the user came in
+	Guest  bool   // see OpAddGuests
+	Talk   *Conversation
 	Read   []ReadPosition
+}
+
+// UserState is what a checkpoint keeps of a user who has an account.
+type UserState struct {
+	UID     string
+	Account *Account // nil: not any more
 }
 
 // ReadPosition is how far one device has acknowledged, or with Tag 0 those of a
@@ -42,6 +54,7 @@ type Snapshot struct {
 	Secret       [16]byte // from which the keys of answers are made
 	Window       int      // answers that are worth keeping, the newest
 	Changed      iter.Seq[*ChannelState]
+	Users        iter.Seq[*UserState]        // those that changed
 	Answers      func(dst []Answer) []Answer // appends them, oldest first
 }
 
@@ -50,5 +63,6 @@ type Restored struct {
 	MaxMessageID int64
 	Secret       [16]byte // all zeros: there is none yet
 	Channels     []ChannelState
+	Users        []UserState
 	Answers      iter.Seq[Answer] // oldest first
 }

@@ -47,6 +47,10 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 	if p.tag = message.DeviceTag(c.DeviceID); len(c.DeviceID) == 0 { // a device of its own
 		p.tag = nameless | message.DeviceTag(fmt.Append(nil, p.conn.ID(), g.index, g.now.UnixNano()))
 	}
+	master := g.o.Master
+	if t := g.access.Account(c.UID).Token(c.DeviceFlag); g.o.Tokens && t != nil {
+		master = t.Level == message.LevelMaster
+	}
 	p.state = stateLive
 	p.conn.SetEstablished()
 	g.stats.Live.Add(1)
@@ -56,7 +60,9 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 		p.conn.Close(errOutput)
 		return nil
 	}
-	if err := g.core.Attach(p.attach(g.index, string(c.DeviceID))); err != nil {
+	a := p.attach(g.index, string(c.DeviceID))
+	a.Master = master
+	if err := g.core.Attach(a); err != nil {
 		p.conn.Close(errClosed)
 	}
 	return nil
@@ -69,6 +75,16 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 		len(bytes.TrimSpace(c.UID)) == 0, len(c.UID) > maxName, len(c.DeviceID) > maxName,
 		bytes.ContainsAny(c.UID, "@#&"), reserved(string(c.UID)):
 		return wukong.ReasonAuthFail
+	}
+	if g.o.Tokens {
+		t := g.access.Account(c.UID).Token(c.DeviceFlag)
+		known := t != nil
+		if !known { // as much work, so that the time does not tell who has a token
+			t = new(message.Token)
+		}
+		if !t.Matches(c.Token) || !known {
+			return wukong.ReasonAuthFail
+		}
 	}
 	if !g.o.Encryption {
 		return wukong.ReasonSuccess

@@ -164,7 +164,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	if string(r.FromUID) == p.uid {
 		v.Flags &^= wukong.FlagRedDot // one's own message is not unread
 	}
-	if r.ChannelType == message.ChannelPerson {
+	if r.ChannelType == message.ChannelPerson { // of an agent's channel the id is the pair
 		v.ChannelID = wukong.PersonPeer(r.ChannelID, g.uid)
 	}
 	if p.keys != nil {
@@ -319,7 +319,7 @@ func (g *Gate) due(k ack.Pending, last bool) {
 
 // belongs reports whether the user of a connection is a member of a channel now.
 func (g *Gate) belongs(p *peer, ch *message.Channel) bool {
-	return ch.Type != message.ChannelGroup || g.access.IsMember(ch.ID, p.uid)
+	return message.Pair(ch.Type) || g.access.IsMember(ch.Type, ch.ID, p.uid)
 }
 
 // resend writes a push again, if it is still wanted.

@@ -26,6 +26,8 @@ type Proposer interface {
 // Options are the limits of a gate.
 type Options struct {
 	Encryption     bool          // payloads are encrypted per connection
+	Tokens         bool          // who logs in must have the token that was set for their device flag; it says the level
+	Master         bool          // level of devices without tokens, see broker.Attach
 	MaxPayload     int           // plain bytes of a message
 	Rate           int           // SENDs per second and connection, bursts of one second; 0: no limit
 	GroupBytes     int           // a round's batch is proposed as soon as it has this many bytes

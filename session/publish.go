@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"time"
@@ -108,10 +107,10 @@ func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 	if g.o.Rate > 0 && !p.spend(g.now.UnixMilli(), g.o.Rate) {
 		return wukong.ReasonRateLimit
 	}
-	if s.ChannelType != message.ChannelPerson && s.ChannelType != message.ChannelGroup {
+	if !message.KnownType(s.ChannelType) {
 		return wukong.ReasonNotSupportChannelType
 	}
-	if len(s.ChannelID) == 0 || len(s.ChannelID) > maxName || bytes.ContainsAny(s.ChannelID, "@#&") {
+	if len(s.ChannelID) > maxName || message.CheckChannelID(s.ChannelType, s.ChannelID) != nil {
 		return wukong.ReasonChannelIDError
 	}
 	g.uid = append(g.uid[:0], p.uid...)

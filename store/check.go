@@ -139,6 +139,11 @@ func (a *auditor) readMeta(o metaOptions) error {
 		}
 		a.numbers[number] = st
 	}
+	for uid, value := range all[bucketUser] {
+		if _, err := decodeAccount(value); err != nil {
+			a.add(Damage{File: path, Reason: fmt.Sprintf("the account of %q: %v", uid, err)})
+		}
+	}
 	a.Channels = len(a.numbers)
 	for _, value := range all[bucketPage] {
 		a.pages = append(a.pages, value)

@@ -350,6 +350,18 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen, answers []byte) error {
 			return err
 		}
 	}
+	for _, u := range f.users {
+		key, value := f.bytes[u.start:u.value], f.bytes[u.value:u.end]
+		var err error
+		if len(value) == 0 {
+			err = tx.delete(bucketUser, key)
+		} else {
+			err = tx.put(bucketUser, key, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if len(s.page) > pageHeader {
 		if err := tx.put(bucketPage, numberKey(t.number), s.page); err != nil {
 			return err

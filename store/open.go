@@ -52,7 +52,7 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 func (s *Store) metaOptions() metaOptions {
 	return metaOptions{
 		Dir:     filepath.Join(s.o.Dir, "meta"),
-		Buckets: []string{bucketBox, bucketChannel, bucketPage, bucketAnswers, bucketFirst},
+		Buckets: []string{bucketBox, bucketChannel, bucketPage, bucketAnswers, bucketFirst, bucketUser}, // new ones go last: they have numbers
 		NoSync:  s.o.NoSync, Segment: s.o.segment, Logger: s.o.Logger,
 	}
 }
@@ -115,6 +115,9 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	s.next = max(cp.nextChannel, 1)
 	numbers, err := s.loadChannels(&restored)
 	if err == nil {
+		err = s.loadUsers(&restored)
+	}
+	if err == nil {
 		err = s.loadPages(numbers, &report)
 	}
 	if err == nil {
@@ -168,6 +171,18 @@ func (s *Store) loadChannels(restored *message.Restored) (map[uint32]*series, er
 		return nil
 	})
 	return numbers, err
+}
+
+// loadUsers reads the accounts.
+func (s *Store) loadUsers(restored *message.Restored) error {
+	return s.meta.each(bucketUser, nil, func(key, value []byte) error {
+		a, err := decodeAccount(value)
+		if err != nil {
+			return fmt.Errorf("cannot read the account of %q: %w", key, err)
+		}
+		restored.Users = append(restored.Users, message.UserState{UID: string(key), Account: a})
+		return nil
+	})
 }
 
 // loadPages fills in where blocks are. Blocks of channels that were dropped and
@@ -307,7 +322,7 @@ func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 	if c.newest.number == 0 { // no checkpoint was completed: the log has everything
 		return s.meta.update(func(tx *metaTx) error { return tx.delete(bucketBox, []byte(damagedKey)) })
 	}
-	report.trouble("metadata was made again from the block files, %d channels of %d: of those, members of groups, read positions and recent answers that the log does not have are gone",
+	report.trouble("metadata was made again from the block files, %d channels of %d: of those, members of groups, lists, read positions and recent answers that the log does not have are gone, and all tokens of users",
 		len(c.channels)-known, len(c.channels))
 	for number := range c.channels {
 		c.newest.nextChannel = max(c.newest.nextChannel, number+1)

@@ -16,6 +16,7 @@ const (
 	bucketChannel = "channel" // channel type, id -> state of a channel
 	bucketPage    = "page"    // checkpoint number, u64 -> its page
 	bucketAnswers = "answers" // checkpoint number, u64, and part, u32 -> answers given since the one before
+	bucketUser    = "user"    // uid -> account of a user
 	bucketFirst   = "first"   // channel number, u32 -> oldest sequence kept by its own retention
 )
 
@@ -98,15 +99,18 @@ func checkVersion(src []byte) error {
 
 // A channel's state, with numbers as varints but for the first:
 //
-//	+---------+--------+------+---------+---------------------------------+
-//	| version | number | last | members | each member                     |
-//	| 2       | u32    |      |         | uid n, uid, joined, reads, each |
-//	+---------+--------+------+---------+ read: device u8, tag, seq       |
-//	                                    +---------------------------------+
-//	                                    | keep, see message.AppendKeep    |
-//	                                    +---------------------------------+
+//	+---------+--------+------+---------+--------------------------------------+
+//	| version | number | last | members | each member                          |
+//	| 2       | u32    |      |         | uid n, uid, joined, what u8, [talk,] |
+//	+---------+--------+------+---------+ reads, each read: device u8,         |
+//	                                    | tag, seq                             |
+//	+------+--------+---------+---------+--------------------------------------+
+//	| keep | newest | info u8 | deny n, each: uid n, uid | allow, likewise     |
+//	+------+--------+---------+--------------------------+---------------------+
 //
-// Its key is the channel's type in one byte and its id. Version 1 had no tags.
+// What is 1 for a guest and 2 when there is a talk: read, deleted, changed. Keep
+// is as in message.AppendKeep. The key is the channel's type in one byte and its
+// id. Version 1 had no tags and no what, and ended with keep.
 func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 	dst = append(dst, 2)
 	dst = binary.LittleEndian.AppendUint32(dst, number)
@@ -114,9 +118,14 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(st.Members)))
 	for i := range st.Members {
 		m := &st.Members[i]
-		dst = binary.AppendUvarint(dst, uint64(len(m.UID)))
-		dst = append(dst, m.UID...)
+		dst = appendText(dst, m.UID)
 		dst = binary.AppendUvarint(dst, m.Joined)
+		dst = append(dst, what(m))
+		if m.Talk != nil {
+			dst = binary.AppendUvarint(dst, m.Talk.Read)
+			dst = binary.AppendUvarint(dst, m.Talk.Deleted)
+			dst = binary.AppendVarint(dst, m.Talk.Changed)
+		}
 		dst = binary.AppendUvarint(dst, uint64(len(m.Read)))
 		for _, r := range m.Read {
 			dst = append(dst, r.Device)
@@ -124,7 +133,76 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 			dst = binary.AppendUvarint(dst, r.Seq)
 		}
 	}
-	return message.AppendKeep(dst, st.Keep)
+	dst = message.AppendKeep(dst, st.Keep)
+	dst = binary.AppendVarint(dst, st.Newest)
+	dst = append(dst, byte(st.Info))
+	for _, list := range [][]string{st.Deny, st.Allow} {
+		dst = binary.AppendUvarint(dst, uint64(len(list)))
+		for _, uid := range list {
+			dst = appendText(dst, uid)
+		}
+	}
+	return dst
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// Bits of what a member is.
+const (
+	whatGuest = 1
+	whatTalk  = 2
+)
+
+func what(m *message.Member) (bits byte) {
+	if m.Guest {
+		bits |= whatGuest
+	}
+	if m.Talk != nil {
+		bits |= whatTalk
+	}
+	return bits
+}
+
+// An account is a version byte, 2, a byte that is 1 for one who may send wherever
+// they want, and the tokens, 34 bytes each:
+//
+//	 0        1       2      18     34
+//	+--------+-------+------+------+
+//	| device | level | salt | hash |
+//	+--------+-------+------+------+
+func appendAccount(dst []byte, a *message.Account) []byte {
+	system := byte(0)
+	if a.System {
+		system = 1
+	}
+	dst = append(dst, 2, system)
+	for i := range a.Tokens {
+		t := &a.Tokens[i]
+		dst = append(dst, t.Device, t.Level)
+		dst = append(dst, t.Salt[:]...)
+		dst = append(dst, t.Hash[:]...)
+	}
+	return dst
+}
+
+func decodeAccount(src []byte) (*message.Account, error) {
+	if err := checkVersion(src); err != nil {
+		return nil, err
+	}
+	const size = 34
+	if len(src) < 2 || src[1] > 1 || (len(src)-2)%size != 0 {
+		return nil, fmt.Errorf("%w: an account of %d bytes", errFormat, len(src))
+	}
+	a := &message.Account{System: src[1] == 1}
+	for p := src[2:]; len(p) > 0; p = p[size:] {
+		t := message.Token{Device: p[0], Level: p[1]}
+		copy(t.Salt[:], p[2:])
+		copy(t.Hash[:], p[18:])
+		a.Tokens = append(a.Tokens, t)
+	}
+	return a, nil
 }
 
 func appendChannelKey(dst []byte, ch *message.Channel) []byte {
@@ -146,7 +224,14 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 	n := d.count(3) // a member is not shorter
 	st.Members = make([]message.Member, 0, n)
 	for range n {
-		m := message.Member{UID: string(d.bytes(d.count(1))), Joined: d.uvarint()}
+		m := message.Member{UID: d.text(), Joined: d.uvarint()}
+		if src[0] >= 2 {
+			bits := d.byte()
+			m.Guest = bits&whatGuest != 0
+			if bits&whatTalk != 0 {
+				m.Talk = &message.Conversation{Read: d.uvarint(), Deleted: d.uvarint(), Changed: d.varint()}
+			}
+		}
 		if reads := d.count(2); reads > 0 {
 			m.Read = make([]message.ReadPosition, 0, reads)
 			for range reads {
@@ -160,10 +245,21 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 		}
 		st.Members = append(st.Members, m)
 	}
+	keep := d.rest
+	if src[0] >= 2 {
+		keep = d.bytes(message.KeepSize)
+		st.Newest, st.Info = d.varint(), message.Info(d.byte())
+		for _, list := range []*[]string{&st.Deny, &st.Allow} {
+			for range d.count(1) {
+				*list = append(*list, d.text())
+			}
+		}
+		d.bad = d.bad || len(d.rest) > 0
+	}
 	if d.bad {
 		return st, 0, fmt.Errorf("%w: the state of channel %q does not end where it should", errFormat, st.Channel.ID)
 	}
-	if st.Keep, err = message.DecodeKeep(d.rest); err != nil {
+	if st.Keep, err = message.DecodeKeep(keep); err != nil {
 		return st, 0, fmt.Errorf("%w: the state of channel %q: %w", errFormat, st.Channel.ID, err)
 	}
 	return st, number, nil
@@ -211,6 +307,9 @@ func (d *decoder) bytes(n int) []byte {
 	d.rest = d.rest[n:]
 	return p
 }
+
+// text reads what appendText wrote.
+func (d *decoder) text() string { return string(d.bytes(d.count(1))) }
 
 func (d *decoder) byte() byte {
 	if p := d.bytes(1); len(p) == 1 {

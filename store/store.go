@@ -120,7 +120,8 @@ type frozen struct {
 	deletes    [][]byte
 	numbers    []uint32 // of the channels that are deleted
 	states     []state
-	bytes      []byte           // that states lie in
+	users      []state          // an empty value: there is no account any more
+	bytes      []byte           // that states and users lie in
 	answers    []message.Answer // given since the checkpoint before
 	window     int
 }
@@ -230,6 +231,17 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 		}
 	}
 	s.mu.Unlock()
+	if snap.Users != nil {
+		for u := range snap.Users {
+			start := len(f.bytes)
+			f.bytes = append(f.bytes, u.UID...)
+			value := len(f.bytes)
+			if !u.Account.Empty() {
+				f.bytes = appendAccount(f.bytes, u.Account)
+			}
+			f.users = append(f.users, state{start, value, len(f.bytes)})
+		}
+	}
 	clear(s.touched)
 	s.touched = s.touched[:0]
 	f.deletes, s.dropped = s.dropped, nil

@@ -1,0 +1,263 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gatepost/broker"
+	"gatepost/message"
+	"gatepost/wukong"
+)
+
+const (
+	maxTalks   = 1000 // lines of one answer
+	maxRecents = 100  // messages of one line
+)
+
+// talk is one line of a list of conversations.
+type talk struct {
+	ID      string   `json:"channel_id"`
+	Type    uint8    `json:"channel_type"`
+	Unread  uint64   `json:"unread"`
+	Time    int64    `json:"timestamp"` // unix seconds, of the newest message
+	Last    uint64   `json:"last_msg_seq"`
+	LastNo  string   `json:"last_client_msg_no"`
+	Offset  uint64   `json:"offset_msg_seq"` // what is up to it was taken off the list
+	ReadTo  uint64   `json:"readed_to_msg_seq"`
+	Version int64    `json:"version"`
+	Recents []stored `json:"recents"`
+}
+
+// listing is the body of /conversation/sync.
+type listing struct {
+	UID     string `json:"uid"`
+	Version int64  `json:"version"`       // lines that changed since; 0: all
+	Seqs    string `json:"last_msg_seqs"` // what the client has: "channel:type:seq|..."
+	Count   int    `json:"msg_count"`     // recent messages of each line
+	Unread  int    `json:"only_unread"`
+	Without []int  `json:"exclude_channel_types"`
+	Page    int    `json:"page"` // from 1 on; 0: 1
+	Size    int    `json:"page_size"`
+}
+
+func (l *listing) check() error {
+	if err := checkName("uid", l.UID); err != nil {
+		return err
+	}
+	switch {
+	case l.Count < 0 || l.Count > maxRecents:
+		return fmt.Errorf("msg_count is %d, 0 to %d are possible", l.Count, maxRecents)
+	case l.Size < 0 || l.Size > maxTalks:
+		return fmt.Errorf("page_size is %d, 1 to %d are possible", l.Size, maxTalks)
+	case l.Page < 0:
+		return fmt.Errorf("page is %d, it begins with 1", l.Page)
+	}
+	return nil
+}
+
+// known reads what a client has of its channels.
+func (l *listing) known() (map[string]uint64, error) {
+	have := make(map[string]uint64)
+	if l.Seqs == "" {
+		return have, nil
+	}
+	for _, part := range strings.Split(l.Seqs, "|") {
+		cut := strings.LastIndexByte(part, ':')
+		if cut < 0 {
+			return nil, fmt.Errorf("last_msg_seqs has %q, channel:type:seq is expected", part)
+		}
+		seq, err := strconv.ParseUint(part[cut+1:], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("last_msg_seqs has %q, the last part is no number", part)
+		}
+		have[part[:cut]] = seq
+	}
+	return have, nil
+}
+
+// talks answers POST /conversation/sync: the newest first.
+func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
+	var l listing
+	err := decode(w, r, maxBody, &l)
+	if err == nil {
+		err = l.check()
+	}
+	var have map[string]uint64
+	if err == nil {
+		have, err = l.known()
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot list conversations: %w", err))
+		return
+	}
+	all, err := s.core.Talks(r.Context(), l.UID)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot list conversations: %w", err))
+		return
+	}
+	all = slices.DeleteFunc(all, func(t broker.Talk) bool {
+		seq, known := have[showID(t.Channel, l.UID)+":"+strconv.Itoa(int(t.Channel.Type))]
+		return l.Unread != 0 && t.Last <= t.Read || slices.Contains(l.Without, int(t.Channel.Type)) ||
+			l.Version > 0 && t.Version <= l.Version && (!known || t.Last <= seq)
+	})
+	slices.SortFunc(all, func(a, b broker.Talk) int {
+		if a.Newest != b.Newest {
+			return int(min(max(b.Newest-a.Newest, -1), 1))
+		}
+		return strings.Compare(a.Channel.ID, b.Channel.ID)
+	})
+	size, page := l.Size, max(l.Page, 1)
+	if size == 0 {
+		size = maxTalks
+	}
+	all = all[min(len(all), (page-1)*size):]
+	lines := make([]talk, 0, min(len(all), size))
+	room := 4 * historyBytes
+	for _, t := range all[:min(len(all), size)] {
+		lines = append(lines, s.line(&t, &l, have, &room))
+	}
+	reply(w, http.StatusOK, lines)
+}
+
+// showID is the id of a channel as a user sees it.
+func showID(ch *message.Channel, uid string) string {
+	if ch.Type == message.ChannelPerson {
+		return string(wukong.PersonPeer([]byte(ch.ID), []byte(uid)))
+	}
+	return ch.ID
+}
+
+// line makes a line of the answer. room is how many bytes of messages it still
+// has; the newest of each line is read in any case, for its number.
+func (s *Server) line(t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
+	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
+	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
+		Version: t.Version, Recents: []stored{}}
+	if t.Last > t.Read {
+		line.Unread = t.Last - t.Read
+	}
+	ch, first, last := p.find(s.archive)
+	if ch == nil {
+		return line
+	}
+	seen := have[p.ID+":"+strconv.Itoa(p.Type)]
+	found := past{First: max(first, t.Deleted+1, seen+1), Last: last}
+	q := question{limit: max(l.Count, 1), down: true}
+	if *room <= 0 {
+		q.limit = 1
+	}
+	if found.First <= last {
+		s.readDown(ch, &q, &found)
+	} else {
+		newest := past{First: last, Last: last}
+		s.readDown(ch, &question{limit: 1, down: true}, &newest)
+		if len(newest.Messages) > 0 {
+			line.LastNo = newest.Messages[0].ClientMsgNo
+		}
+		return line
+	}
+	if n := len(found.Messages); n > 0 {
+		line.LastNo = found.Messages[n-1].ClientMsgNo
+		if l.Count > 0 && *room > 0 {
+			slices.Reverse(found.Messages) // the newest first
+			line.Recents = p.show(found.Messages)
+		}
+		for i := range found.Messages {
+			*room -= len(found.Messages[i].Payload)
+		}
+	}
+	return line
+}
+
+// reading is the body of a request that changes one conversation.
+type reading struct {
+	UID    string `json:"uid"`
+	ID     string `json:"channel_id"`
+	Type   int    `json:"channel_type"`
+	Seq    uint64 `json:"message_seq"` // up to it; 0: all there is
+	Unread uint64 `json:"unread"`
+}
+
+// changeTalk returns the handler of a change of one conversation.
+func (s *Server) changeTalk(op message.ConversationOp) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var c reading
+		err := decode(w, r, smallBody, &c)
+		p := place{UID: c.UID, ID: c.ID, Type: c.Type}
+		if err == nil {
+			err = p.check(true)
+		}
+		if err == nil && c.UID == "" {
+			err = errors.New("uid is missing")
+		}
+		if err != nil {
+			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a conversation: %w", err))
+			return
+		}
+		n := c.Seq
+		if op == message.OpUnread {
+			n = c.Unread
+		}
+		s.carryOut(w, r, fmt.Sprintf("the conversation of %q with %q", c.UID, c.ID), []message.Record{{
+			Kind: message.KindConversation, FromUID: []byte(c.UID), ChannelType: uint8(c.Type),
+			ChannelID: storageID(c.Type, c.UID, c.ID), Payload: message.AppendConversation(nil, op, n)}})
+	}
+}
+
+// talkMessages answers POST /conversation/syncMessages: the newest messages of
+// some channels behind what the client has of each.
+func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
+	var c struct {
+		UID      string `json:"uid"`
+		Channels []struct {
+			ID   string `json:"channel_id"`
+			Type int    `json:"channel_type"`
+			Seq  uint64 `json:"last_msg_seq"`
+		} `json:"channels"`
+		Count int `json:"msg_count"`
+	}
+	err := decode(w, r, maxBody, &c)
+	switch n := len(c.Channels); {
+	case err != nil:
+	case n == 0 || n > maxTalks:
+		err = fmt.Errorf("channels has %d entries, 1 to %d are possible", n, maxTalks)
+	case c.Count < 0 || c.Count > maxRecents:
+		err = fmt.Errorf("msg_count is %d, 1 to %d are possible", c.Count, maxRecents)
+	}
+	type part struct {
+		ID       string   `json:"channel_id"`
+		Type     int      `json:"channel_type"`
+		Messages []stored `json:"messages"`
+	}
+	var all []part
+	room := 4 * historyBytes
+	for _, ch := range c.Channels {
+		p := place{UID: c.UID, ID: ch.ID, Type: ch.Type}
+		if err == nil {
+			err = p.check(true)
+		}
+		if err != nil {
+			fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))
+			return
+		}
+		found := past{Messages: []entry{}}
+		kept, first, last := p.find(s.archive)
+		if found.First, found.Last = max(first, ch.Seq+1), last; kept != nil && found.First <= last && room > 0 {
+			q := question{limit: max(c.Count, 1), down: true}
+			s.readDown(kept, &q, &found)
+		}
+		for i := range found.Messages {
+			room -= len(found.Messages[i].Payload)
+		}
+		all = append(all, part{p.ID, p.Type, p.show(found.Messages)})
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))
+		return
+	}
+	reply(w, http.StatusOK, all)
+}

@@ -1,0 +1,238 @@
+package broker
+
+import (
+	"slices"
+
+	"gatepost/message"
+)
+
+// change carries out a record that changes a channel, a user or a conversation,
+// and returns the reason for its answer.
+func (b *Broker) change(r *message.Record) uint8 {
+	switch r.Kind {
+	case message.KindChannel:
+		return b.changeChannel(r)
+	case message.KindKeep:
+		return b.keep(r)
+	case message.KindUser:
+		return b.changeUser(r)
+	}
+	return b.changeConversation(r)
+}
+
+// makes reports whether an operation makes the channel if it is new.
+func makes(op message.ChangeOp) bool {
+	switch op {
+	case message.OpAdd, message.OpRemove, message.OpDelete, message.OpAddGuests:
+		return false
+	}
+	return true
+}
+
+func (b *Broker) changeChannel(r *message.Record) uint8 {
+	op, names, err := message.DecodeChange(r.Payload)
+	if err != nil || !message.KnownType(r.ChannelType) || len(r.ChannelID) == 0 || op == message.OpInfo && (len(names) != 1 || len(names[0]) != 1) {
+		return message.ReasonChannelID
+	}
+	if op < message.OpCreate || op > message.OpAddGuests {
+		return message.ReasonSystemError
+	}
+	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if ch == nil {
+		if !makes(op) {
+			return message.ReasonChannelNotExist
+		}
+		ch = b.newChannel(r.ChannelType, r.ChannelID)
+		if message.SelfMade(ch.Type) && !isPerson(ch.Type, r.ChannelID) {
+			b.joinNamed(ch)
+		}
+	}
+	switch op {
+	case message.OpDelete:
+		b.remove(ch)
+		return message.ReasonSuccess
+	case message.OpReset:
+		b.leaveBut(ch, names)
+		b.joinAll(ch, names, false)
+	case message.OpCreate, message.OpAdd:
+		b.joinAll(ch, names, false)
+	case message.OpAddGuests:
+		b.joinAll(ch, names, true)
+	case message.OpRemove:
+		for _, uid := range names {
+			if u := b.users[uid]; u != nil {
+				b.leave(ch, u)
+				b.forget(u)
+			}
+		}
+	default:
+		b.limitChannel(ch, op, names)
+	}
+	b.publishRules(ch)
+	b.touch(ch)
+	return message.ReasonSuccess
+}
+
+func (b *Broker) joinAll(ch *channel, uids []string, guests bool) {
+	for _, uid := range uids {
+		switch m, fresh := b.join(ch, b.user(uid)); {
+		case fresh:
+			m.guest = guests
+		case m.guest && !guests: // from now on a member like others
+			m.guest, m.joined = false, ch.last
+		}
+	}
+}
+
+// leaveBut makes all leave who are not named.
+func (b *Broker) leaveBut(ch *channel, uids []string) {
+	stay := setOf(uids)
+	for _, m := range slices.Clone(ch.members) {
+		if _, ok := stay[m.user.uid]; !ok {
+			b.leave(ch, m.user)
+			b.forget(m.user)
+		}
+	}
+}
+
+// remove deletes a channel.
+func (b *Broker) remove(ch *channel) {
+	b.leaveBut(ch, nil)
+	delete(b.channels, string(b.channelKey(ch.Type, []byte(ch.ID))))
+	ch.gone = true
+	b.store.Drop(ch.Channel)
+	b.access.setRules(ch.Type, ch.ID, nil)
+	b.stats.Channels.Store(int64(len(b.channels)))
+}
+
+// limitChannel sets what limits a channel as a whole.
+func (b *Broker) limitChannel(ch *channel, op message.ChangeOp, names []string) {
+	if ch.limits == nil {
+		ch.limits = new(limits)
+	}
+	l := ch.limits
+	switch op {
+	case message.OpInfo:
+		l.info = message.Info(names[0][0])
+	case message.OpDeny:
+		l.deny = with(l.deny, names)
+	case message.OpDenyOnly:
+		l.deny = with(nil, names)
+	case message.OpDenyNot:
+		l.deny = without(l.deny, names)
+	case message.OpAllow:
+		l.allow = with(l.allow, names)
+	case message.OpAllowOnly:
+		l.allow = with(nil, names)
+	case message.OpAllowNot:
+		l.allow = without(l.allow, names)
+	}
+}
+
+// with returns a list with those of names that are not in it, each once.
+func with(list, names []string) []string {
+	have := make(map[string]struct{}, len(list)+len(names))
+	for _, uid := range list {
+		have[uid] = struct{}{}
+	}
+	for _, uid := range names {
+		if _, ok := have[uid]; !ok {
+			have[uid] = struct{}{}
+			list = append(list, uid)
+		}
+	}
+	return list
+}
+
+func without(list, names []string) []string {
+	gone := setOf(names)
+	return slices.DeleteFunc(list, func(uid string) bool { _, ok := gone[uid]; return ok })
+}
+
+// keep sets how much of a channel is kept.
+func (b *Broker) keep(r *message.Record) uint8 {
+	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if ch == nil {
+		return message.ReasonChannelNotExist
+	}
+	k, err := message.DecodeKeep(r.Payload)
+	if err != nil {
+		return message.ReasonSystemError
+	}
+	ch.keep = k
+	b.touch(ch)
+	return message.ReasonSuccess
+}
+
+// changeUser changes an account.
+func (b *Broker) changeUser(r *message.Record) uint8 {
+	c, err := message.DecodeUserChange(r.Payload)
+	if err != nil || len(r.FromUID) == 0 {
+		return message.ReasonSystemError
+	}
+	u := b.user(string(r.FromUID))
+	var next message.Account
+	if u.account != nil {
+		next = *u.account
+	}
+	same := func(t message.Token) bool {
+		return t.Device == c.Token.Device || c.Op == message.OpQuit && c.Token.Device == message.AllDevices
+	}
+	switch c.Op {
+	case message.OpToken:
+		next.Tokens = append(slices.DeleteFunc(slices.Clone(next.Tokens), same), c.Token)
+	case message.OpQuit:
+		next.Tokens = slices.DeleteFunc(slices.Clone(next.Tokens), same)
+		for _, conn := range u.online {
+			if same(message.Token{Device: conn.device}) {
+				b.stats.Kicks.Add(1)
+				b.post(conn.loop, Delivery{Kind: Kick, Conn: conn.conn, Reason: message.ReasonConnectKick})
+			}
+		}
+	default:
+		next.System = c.Op == message.OpSystem
+	}
+	if u.account = &next; next.Empty() {
+		u.account = nil
+	}
+	b.access.setAccount(u.uid, u.account)
+	if !u.changed {
+		u.changed = true
+		b.accounts = append(b.accounts, u)
+	}
+	b.forget(u)
+	return message.ReasonSuccess
+}
+
+// changeConversation changes what a user has read of a channel, or takes it off
+// their list.
+func (b *Broker) changeConversation(r *message.Record) uint8 {
+	op, n, err := message.DecodeConversation(r.Payload)
+	if err != nil {
+		return message.ReasonSystemError
+	}
+	u := b.users[string(r.FromUID)]
+	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if u == nil || ch == nil || u.in[ch] == nil {
+		return message.ReasonChannelNotExist
+	}
+	m := u.in[ch]
+	if m.talk == nil {
+		m.talk = new(message.Conversation)
+	}
+	upTo := ch.last
+	if n > 0 {
+		upTo = min(n, ch.last)
+	}
+	switch op {
+	case message.OpRead:
+		m.talk.Read = max(m.talk.Read, upTo)
+	case message.OpUnread:
+		m.talk.Read = ch.last - min(n, ch.last)
+	case message.OpHide:
+		m.talk.Read, m.talk.Deleted = max(m.talk.Read, upTo), upTo
+	}
+	m.talk.Changed = max(r.Timestamp, m.talk.Changed+1)
+	b.touch(ch)
+	return message.ReasonSuccess
+}
