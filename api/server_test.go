@@ -25,7 +25,7 @@ type obedient struct {
 func (o *obedient) Propose(b *message.Batch) error {
 	o.batches++
 	for i := range b.Len() {
-		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, Reason: message.ReasonSuccess}})
+		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, ClientSeq: b.Origin(i).ClientSeq, Reason: message.ReasonSuccess}})
 	}
 	b.Release()
 	return nil
@@ -73,7 +73,7 @@ func TestChangesAreChecked(t *testing.T) {
 	}{
 		{"the same members again", "/channel", group("g", names("u", 8)...), 200, ""},
 		{"two more, each named twice", "/channel/subscriber_add", group("g", "a", "b", "a", "b"), 200, ""},
-		{"three more than there may be", "/channel/subscriber_add", group("g", "a", "b", "c"), 400, "the group would have 11 members, the limit is 10"},
+		{"three more than there may be", "/channel/subscriber_add", group("g", "a", "b", "c"), 400, "the channel would have 11 members, or as many on its list; the limit is 10"},
 		{"ten others instead", "/channel", `{"reset":1,` + group("g", names("v", 10)...)[1:], 200, ""},
 		{"eleven others instead", "/channel", `{"reset":1,` + group("g", names("v", 11)...)[1:], 400, "11 members"},
 		{"a member without a name", "/channel", group("h", ""), 400, "subscribers[0]"},
@@ -89,7 +89,29 @@ func TestChangesAreChecked(t *testing.T) {
 		{"a rule below zero", "/channel/keep", `{"channel_id":"g","channel_type":2,"max_messages":-1}`, 400, "max_messages is -1"},
 		{"an age that no clock has", "/channel/keep", `{"channel_id":"g","channel_type":2,"max_age":9223372037}`, 400, "max_age is 9223372037"},
 		{"half a pair", "/channel/keep", `{"channel_id":"a","channel_type":1,"max_age":1}`, 400, "the other one"},
-		{"a pair of users", "/channel", `{"channel_id":"g","channel_type":1}`, 400, "only groups"},
+		{"what is set of a person", "/channel", `{"channel_id":"p","channel_type":1,"send_ban":1}`, 200, ""},
+		{"members of a person", "/channel", `{"channel_id":"p","channel_type":1,"subscribers":["a"]}`, 400, "the members of a pair are those in its id"},
+		{"members of a pair", "/channel/subscriber_add", `{"channel_id":"u@agent","channel_type":11,"subscribers":["a"]}`, 400, "the members of a pair are those in its id"},
+		{"half a pair with an agent", "/channel", `{"channel_id":"u@","channel_type":11}`, 400, "not like uid@agent"},
+		{"a type that is none", "/channel", `{"channel_id":"g","channel_type":13}`, 400, "channel_type is 13"},
+		{"nothing said of a channel", "/channel/info", `{"channel_id":"g","channel_type":2}`, 400, "none of large"},
+		{"a flag that is 2", "/channel/info", `{"channel_id":"g","channel_type":2,"ban":2}`, 400, "ban is 2"},
+		{"a flag", "/channel/info", `{"channel_id":"g","channel_type":2,"ban":1}`, 200, ""},
+		{"guests", "/channel/subscriber_add", `{"channel_id":"g","channel_type":6,"temp_subscriber":1,"subscribers":["a"]}`, 200, ""},
+		{"nobody to keep off", "/channel/blacklist_add", `{"channel_id":"g","channel_type":2}`, 400, "uids is empty"},
+		{"too many to keep off", "/channel/blacklist_set", `{"channel_id":"g","channel_type":2,"uids":["` + strings.Join(names("v", 11), `","`) + `"]}`, 400, "11 members, or as many on its list"},
+		{"nobody is kept off", "/channel/blacklist_set", `{"channel_id":"g","channel_type":2,"uids":[]}`, 200, ""},
+		{"a temporary channel", "/tmpchannel/subscriber_set", `{"channel_id":"t","uids":["a"]}`, 200, ""},
+		{"a token", "/user/token", `{"uid":"a","token":"secret","device_flag":1,"device_level":1}`, 200, ""},
+		{"an empty token", "/user/token", `{"uid":"a","token":"","device_flag":1}`, 400, "token has 0 bytes"},
+		{"a token of no device", "/user/token", `{"uid":"a","token":"t","device_flag":-1}`, 400, "device_flag is -1"},
+		{"a level that is none", "/user/token", `{"uid":"a","token":"t","device_level":2}`, 400, "device_level is 2"},
+		{"all devices", "/user/device_quit", `{"uid":"a","device_flag":-1}`, 200, ""},
+		{"a user without a name", "/user/device_quit", `{"uid":" ","device_flag":1}`, 400, "uid must have"},
+		{"no systems", "/user/systemuids_add", `{"uids":[]}`, 400, "uids has 0"},
+		{"systems", "/user/systemuids_add", `{"uids":["sys"]}`, 200, ""},
+		{"all read", "/conversations/clearUnread", `{"uid":"a","channel_id":"g","channel_type":2}`, 200, ""},
+		{"read by nobody", "/conversations/clearUnread", `{"channel_id":"g","channel_type":2}`, 400, "uid is missing"},
 	} {
 		before := log.batches
 		code, text := post(s, c.path, c.body)

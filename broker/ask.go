@@ -48,9 +48,9 @@ func (b *Broker) Talks(ctx context.Context, uid string) ([]Talk, error) {
 		if u == nil {
 			return
 		}
-		all = make([]Talk, 0, len(u.in))
-		for ch, m := range u.in {
-			if t, ok := m.line(ch); ok {
+		all = make([]Talk, 0, u.in.len())
+		for _, m := range u.in.all {
+			if t, ok := m.line(m.channel); ok {
 				all = append(all, t)
 			}
 		}

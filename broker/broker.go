@@ -295,7 +295,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	sender := b.users[string(r.FromUID)]
 	var own *membership
 	if sender != nil {
-		own = sender.in[ch]
+		own = sender.in.get(ch)
 	}
 	server := r.Flags&message.FlagServer != 0
 	if own == nil && !server && !message.Public(ch.Type) && (sender == nil || !sender.account.IsSystem()) {
@@ -362,7 +362,7 @@ func (b *Broker) cursor(r *message.Record) {
 	if u == nil || ch == nil {
 		return
 	}
-	if m := u.in[ch]; m != nil {
+	if m := u.in.get(ch); m != nil {
 		m.advance(r.Device, r.Tag, min(uint64(max(r.MessageID, 0)), ch.last))
 		b.touch(ch)
 	}
@@ -387,7 +387,8 @@ func (b *Broker) attach(a *Attach) {
 	}
 	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
-	for ch, m := range u.in {
+	for _, m := range u.in.all {
+		ch := m.channel
 		if m.guest {
 			continue
 		}
@@ -408,7 +409,7 @@ func (b *Broker) detach(a *Attach, read []Position) {
 		if ch == nil || ch.Channel != r.Channel {
 			continue // deleted meanwhile
 		}
-		if m := u.in[ch]; m != nil {
+		if m := u.in.get(ch); m != nil {
 			m.advance(a.Device, a.Tag, min(r.Seq, ch.last))
 			b.touch(ch)
 		}

@@ -288,7 +288,7 @@ func TestWhatADeviceDidNotAcknowledgeComesAgain(t *testing.T) {
 	}
 	b.expect("the other one is still known", come(2), "kick 5 reason 0")
 	b.expect("the first one is forgotten: it counts as one that nobody knows", come(1), "kick 3 reason 0")
-	if n := len(b.users["bob"].in[b.channels["\x01"+ch]].read); n > maxPositions+1 {
+	if n := len(b.users["bob"].in.get(b.channels["\x01"+ch]).read); n > maxPositions+1 {
 		t.Errorf("%d read positions are kept, want at most %d", n, maxPositions+1)
 	}
 }
@@ -432,7 +432,7 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 			if rnd.IntN(50) == 0 { // read positions that are said at the end of a connection
 				if ch := live.channels["\x01b@a"]; ch != nil {
 					live.detach(&Attach{UID: "a", Conn: 5}, []Position{{ch.Channel, uint64(rnd.IntN(i + 1))}})
-					p, _ := live.users["a"].in[ch].position(0, 0)
+					p, _ := live.users["a"].in.get(ch).position(0, 0)
 					log = append(log, message.Record{Kind: message.KindCursor, ChannelType: 1, ChannelID: []byte("b@a"),
 						FromUID: []byte("a"), MessageID: int64(p)})
 					live.commit(log[len(log)-1], false, nil)

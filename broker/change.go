@@ -127,6 +127,9 @@ func (b *Broker) limitChannel(ch *channel, op message.ChangeOp, names []string) 
 	case message.OpAllowNot:
 		l.allow = without(l.allow, names)
 	}
+	if l.info == 0 && len(l.deny) == 0 && len(l.allow) == 0 {
+		ch.limits = nil
+	}
 }
 
 // with returns a list with those of names that are not in it, each once.
@@ -213,10 +216,10 @@ func (b *Broker) changeConversation(r *message.Record) uint8 {
 	}
 	u := b.users[string(r.FromUID)]
 	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
-	if u == nil || ch == nil || u.in[ch] == nil {
+	if u == nil || ch == nil || u.in.get(ch) == nil {
 		return message.ReasonChannelNotExist
 	}
-	m := u.in[ch]
+	m := u.in.get(ch)
 	if m.talk == nil {
 		m.talk = new(message.Conversation)
 	}

@@ -112,7 +112,7 @@ func (m *membership) settle(device uint8, tag uint32) {
 type user struct {
 	uid     string
 	online  []connection
-	in      map[*channel]*membership
+	in      memberships
 	account *message.Account // nil: none
 	changed bool             // is in Broker.accounts
 }
@@ -165,6 +165,7 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 	ch = b.newChannel(typ, id)
 	b.joinNamed(ch)
 	b.publishRules(ch)
+	b.touch(ch)
 	return ch
 }
 
@@ -223,27 +224,21 @@ func (b *Broker) limit() {
 
 // join makes a user a member, and reports whether they were none.
 func (b *Broker) join(ch *channel, u *user) (*membership, bool) {
-	if m, ok := u.in[ch]; ok {
+	if m := u.in.get(ch); m != nil {
 		return m, false
 	}
 	m := &membership{user: u, channel: ch, joined: ch.last}
-	if u.in == nil {
-		u.in = make(map[*channel]*membership)
-	}
-	u.in[ch] = m
+	u.in.add(m)
 	ch.members = append(ch.members, m)
 	return m, true
 }
 
 func (b *Broker) leave(ch *channel, u *user) {
-	m, ok := u.in[ch]
-	if !ok {
+	m := u.in.get(ch)
+	if m == nil {
 		return
 	}
-	delete(u.in, ch)
-	if len(u.in) == 0 {
-		u.in = nil
-	}
+	u.in.remove(m)
 	for i, other := range ch.members {
 		if other == m {
 			ch.members = append(ch.members[:i], ch.members[i+1:]...)
@@ -256,6 +251,7 @@ func (b *Broker) leave(ch *channel, u *user) {
 // there with their first message need none while nothing is set of them.
 func (b *Broker) publishRules(ch *channel) {
 	if message.Pair(ch.Type) && ch.limits == nil {
+		b.access.setRules(ch.Type, ch.ID, nil)
 		return
 	}
 	r := &rules{members: make(map[string]struct{}, len(ch.members))}
@@ -281,7 +277,7 @@ func setOf(list []string) map[string]struct{} {
 
 // forget drops a user of whom nothing is worth keeping.
 func (b *Broker) forget(u *user) {
-	if len(u.online) == 0 && len(u.in) == 0 && u.account.Empty() {
+	if len(u.online) == 0 && u.in.len() == 0 && u.account.Empty() {
 		delete(b.users, u.uid)
 	}
 }

@@ -21,8 +21,9 @@ const never = 60 * time.Second
 type dialer struct {
 	uid     string
 	device  string // device_id; default "dev-" + uid
-	flag    byte   // device_flag: 0 app, 1 web, 2 pc
-	version byte   // default 5
+	token   string
+	flag    byte // device_flag: 0 app, 1 web, 2 pc
+	version byte // default 5
 	ws      bool
 	noAck   bool // do not send RECVACKs
 	rcvbuf  int  // SO_RCVBUF, bytes
@@ -72,7 +73,7 @@ func (b *broker) login(d dialer) (*client, connack, error) {
 		d.device = "dev-" + d.uid
 	}
 	var priv *ecdh.PrivateKey
-	hello := connect{version: d.version, deviceFlag: d.flag, deviceID: d.device, uid: d.uid, timestamp: time.Now().UnixMilli()}
+	hello := connect{version: d.version, deviceFlag: d.flag, deviceID: d.device, uid: d.uid, token: d.token, timestamp: time.Now().UnixMilli()}
 	if b.encrypted {
 		priv = newKey()
 		hello.key = publicKey(priv)

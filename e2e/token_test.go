@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,4 +47,23 @@ func TestHTTPToken(t *testing.T) {
 	if _, said, code := gatepost(t, "run", "--data", dir, "--tcp", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--http", "127.0.0.1:0", "--api.token_file", filepath.Join(dir, "none")); code == 0 || !strings.Contains(said, "cannot read the token") {
 		t.Errorf("a token file that is not there: exit code %d\n%s", code, said)
 	}
+}
+
+// holds returns a file of the data directory in which a text is, "" if none.
+func (b *broker) holds(t testing.TB, text string) (found string) {
+	t.Helper()
+	err := filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		p, err := os.ReadFile(path)
+		if bytes.Contains(p, []byte(text)) {
+			found = path
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }

@@ -1,0 +1,54 @@
+package broker
+
+import "slices"
+
+// memberships is where one user is a member. Most are in few channels: up to
+// fewMemberships are looked through, beyond that there is a table. A table for
+// each user took 250 bytes of the 1,050 that a pair of users with a channel takes.
+type memberships struct {
+	all []*membership
+	by  map[*channel]*membership // nil up to fewMemberships
+}
+
+const fewMemberships = 8
+
+func (s *memberships) len() int { return len(s.all) }
+
+// get returns the membership in a channel, nil if there is none.
+func (s *memberships) get(ch *channel) *membership {
+	if s.by != nil {
+		return s.by[ch]
+	}
+	for _, m := range s.all {
+		if m.channel == ch {
+			return m
+		}
+	}
+	return nil
+}
+
+// add takes in a membership in a channel in which there is none.
+func (s *memberships) add(m *membership) {
+	s.all = append(s.all, m)
+	switch {
+	case s.by != nil:
+		s.by[m.channel] = m
+	case len(s.all) > fewMemberships:
+		s.by = make(map[*channel]*membership, 2*len(s.all))
+		for _, m := range s.all {
+			s.by[m.channel] = m
+		}
+	}
+}
+
+func (s *memberships) remove(m *membership) {
+	if i := slices.Index(s.all, m); i >= 0 {
+		last := len(s.all) - 1
+		s.all[i], s.all[last] = s.all[last], nil
+		s.all = s.all[:last]
+	}
+	delete(s.by, m.channel)
+	if len(s.all) == 0 {
+		*s = memberships{}
+	}
+}
