@@ -94,6 +94,7 @@ type box struct {
 	gates     []*session.Gate
 	http      net.Listener // nil: off
 	api       *api.Server
+	webhook   *api.Webhook
 	outboxes  []broker.Outbox // of the gates, then of the api
 }
 
@@ -178,6 +179,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxChannels:     cfg.Broker.MaxChannels,
 		CheckpointBytes: cfg.Wal.RollSize / 2,
 		Strict:          cfg.Broker.PersonAllowList,
+		Hooks:           cfg.Webhook.On(),
 		Logger:          logger,
 	}, b.store)
 	b.core.Restore(&restored)
@@ -232,6 +234,9 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 			return nil, err
 		}
 	}
+	if b.webhook, err = newWebhook(cfg, logger, b); err != nil {
+		return nil, err
+	}
 	values := metrics.NewRegistry()
 	b.register(values, cfg)
 	b.api = api.New(api.Options{
@@ -249,6 +254,30 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
 	return b, nil
+}
+
+// newWebhook returns what tells the application; without webhook.url it only
+// sees to it that the log says so.
+func newWebhook(cfg *config.Config, logger *slog.Logger, b *box) (*api.Webhook, error) {
+	o := api.WebhookOptions{
+		Offline: cfg.Webhook.Has(api.EventOffline),
+		Notify:  cfg.Webhook.Has(api.EventNotify),
+		Status:  cfg.Webhook.Has(api.EventStatus),
+		Timeout: cfg.Webhook.Timeout,
+		WasOn:   b.core.HooksOn(),
+		Logger:  logger,
+	}
+	if cfg.Webhook.On() {
+		o.URL = cfg.Webhook.URL
+	}
+	if cfg.Webhook.SecretFile != "off" {
+		secret, err := api.ReadToken(cfg.Webhook.SecretFile)
+		if err != nil {
+			return nil, fmt.Errorf("%w (webhook.secret_file)", err)
+		}
+		o.Secret = []byte(secret)
+	}
+	return api.NewWebhook(o, b.core, b.committer, b.store), nil
 }
 
 // routed is the address that clients are told: the configured one, or that of the
@@ -359,6 +388,7 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 	if b.http != nil {
 		part(&rest, func() error { return b.api.Serve(b.http) })
 	}
+	part(&rest, func() error { b.webhook.Run(ctx); return nil })
 	if manager.Interval() > 0 {
 		part(&rest, func() error { b.watch(ctx, manager); return nil })
 	}

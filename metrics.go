@@ -32,6 +32,17 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.Histogram("gatepost_wal_group_records", "Records per commit group.", metrics.Plain(), stats().GroupRecords)
 	r.Histogram("gatepost_wal_sync_seconds", "Time of a sync.", metrics.Seconds(), stats().SyncTime)
 
+	hook := b.webhook.Stats()
+	r.CounterFunc("gatepost_webhook_posts_total", "Requests to the webhook that were answered with 2xx.", hook.Posts.Load)
+	r.CounterFunc("gatepost_webhook_failures_total", "Requests to the webhook that failed and are made again.", hook.Failures.Load)
+	r.CounterFunc("gatepost_webhook_messages_total", "Messages that the application was told of.", hook.Messages.Load)
+	r.GaugeFunc("gatepost_webhook_trouble", "1 while the webhook does not answer.", func() float64 {
+		if hook.Failing.Load() {
+			return 1
+		}
+		return 0
+	})
+
 	kept := b.store.Stats()
 	for _, c := range []struct {
 		name, help string

@@ -13,15 +13,16 @@ import (
 // minToken is the shortest token in bytes: what is shorter can be guessed.
 const minToken = 16
 
-// ReadToken reads the token of the HTTP API from a file: its first line.
+// ReadToken reads the token of the HTTP API, or another secret, from a file: its
+// first line.
 func ReadToken(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("cannot read the token of the HTTP API: %w", err)
+		return "", fmt.Errorf("cannot read a token or secret: %w", err)
 	}
 	token, _, _ := strings.Cut(string(text), "\n")
 	if token = strings.TrimSpace(token); len(token) < minToken {
-		return "", fmt.Errorf("cannot use the token of the HTTP API in %s: it has %d bytes, at least %d are needed; make one with: openssl rand -hex 24", path, len(token), minToken)
+		return "", fmt.Errorf("cannot use the token or secret in %s: it has %d bytes, at least %d are needed; make one with: openssl rand -hex 24", path, len(token), minToken)
 	}
 	return token, nil
 }

@@ -20,6 +20,7 @@ type Options struct {
 	// CheckpointBytes is how many bytes of records the log must have behind a
 	// checkpoint for the next to be worth it.
 	CheckpointBytes int64
+	Hooks           bool // somebody asks for Work
 	Strict          bool // a person is sent to by those on their list only
 	Logger          *slog.Logger
 }
@@ -81,6 +82,7 @@ type Broker struct {
 	unsaved  int64      // bytes of records that no checkpoint has
 	crowded  bool       // a channel came in since limit was called
 	full     bool       // there may be no more channels
+	hooks    hooks
 	state    message.ChannelState
 	key      []byte
 	seed     maphash.Seed // of device ids
@@ -102,6 +104,7 @@ func New(o Options, s Store) *Broker {
 		channels: make(map[string]*channel),
 		users:    make(map[string]*user),
 		dedup:    newWindow(o.DedupWindow),
+		hooks:    hooks{ready: make(chan struct{}, 1), statuses: make(map[statusKey]Status)},
 		seed:     maphash.MakeSeed(),
 	}
 }
@@ -121,6 +124,7 @@ func (b *Broker) Restore(r *message.Restored) {
 	if r.Answers != nil {
 		b.dedup.restore(r.Secret, r.Answers)
 	}
+	b.hooks.on = r.Hooks
 	for i := range r.Users {
 		u := b.user(r.Users[i].UID)
 		u.account = r.Users[i].Account
@@ -132,7 +136,14 @@ func (b *Broker) Restore(r *message.Restored) {
 }
 
 // Ready says that nothing more is replayed. From now on Access may be asked.
-func (b *Broker) Ready() { b.limit() }
+func (b *Broker) Ready() {
+	b.limit()
+	if b.o.Hooks {
+		for _, ch := range b.channels {
+			b.tell(ch)
+		}
+	}
+}
 
 // Replay applies a stored batch before Ready. It takes over the batch.
 func (b *Broker) Replay(c message.Committed) error {
@@ -272,6 +283,8 @@ func (b *Broker) apply(c *message.Committed) error {
 			b.message(c, i, r)
 		case message.KindCursor:
 			b.cursor(r)
+		case message.KindHooks:
+			b.hook(r)
 		case message.KindChannel, message.KindKeep, message.KindUser, message.KindConversation:
 			o := batch.Origin(i)
 			b.answer(o, o.MessageID, 0, b.change(r))
@@ -321,6 +334,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
 		})
 		b.stats.Messages.Add(1)
+		b.tell(ch)
 		// The sending device has what it sent: its position follows as long
 		// as nothing of others lies between.
 		if own != nil {
@@ -357,8 +371,12 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 
 // cursor moves a read position. What it speaks of may be gone by now.
 func (b *Broker) cursor(r *message.Record) {
-	u := b.users[string(r.FromUID)]
 	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if len(r.FromUID) == 0 {
+		b.told(ch, uint64(max(r.MessageID, 0)))
+		return
+	}
+	u := b.users[string(r.FromUID)]
 	if u == nil || ch == nil {
 		return
 	}
@@ -387,6 +405,7 @@ func (b *Broker) attach(a *Attach) {
 	}
 	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
+	b.status(u, a, true)
 	for _, m := range u.in.all {
 		ch := m.channel
 		if m.guest {
@@ -418,6 +437,7 @@ func (b *Broker) detach(a *Attach, read []Position) {
 	if len(u.online) == 0 {
 		u.online = nil
 	}
+	b.status(u, a, false)
 	b.forget(u)
 	b.stats.Users.Store(int64(len(b.users)))
 }

@@ -55,7 +55,7 @@ func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 	}
 	s.answers = append(s.answers, snap.Answers(nil)...)
 	s.answers = s.answers[max(0, len(s.answers)-snap.Window):]
-	s.restored = message.Restored{MaxMessageID: snap.MaxMessageID, Secret: snap.Secret, Answers: slices.Values(s.answers)}
+	s.restored = message.Restored{MaxMessageID: snap.MaxMessageID, Hooks: snap.Hooks, Secret: snap.Secret, Answers: slices.Values(s.answers)}
 	return true
 }
 
@@ -369,7 +369,7 @@ func anything(rnd *rand.Rand, i int) message.Record {
 	u := users[rnd.IntN(len(users))]
 	g := []string{"g", "h"}[rnd.IntN(2)]
 	var r message.Record
-	switch n := rnd.IntN(26); {
+	switch n := rnd.IntN(28); {
 	case n < 8:
 		r = say(u, []string{"b@a", "c@d"}[rnd.IntN(2)], fmt.Sprint(rnd.IntN(i/2+1)))
 	case n < 16:
@@ -396,6 +396,10 @@ func anything(rnd *rand.Rand, i int) message.Record {
 	case n == 22:
 		r = message.Record{Kind: message.KindConversation, FromUID: []byte(u), ChannelType: message.ChannelGroup, ChannelID: []byte(g),
 			Payload: message.AppendConversation(nil, message.ConversationOp(1+rnd.IntN(3)), uint64(rnd.IntN(i+1)))}
+	case n == 24:
+		r = message.Record{Kind: message.KindHooks, Payload: []byte{byte(rnd.IntN(2))}}
+	case n == 25:
+		r = message.Record{Kind: message.KindCursor, ChannelType: message.ChannelGroup, ChannelID: []byte(g), MessageID: int64(rnd.IntN(i + 1))}
 	case n == 23: // channels of other types
 		r = say(u, []string{"a", "a@b", "x"}[rnd.IntN(3)], fmt.Sprint(i))
 		r.ChannelType = message.ChannelService + uint8(rnd.IntN(10))
@@ -479,7 +483,7 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 func (b *box) state() map[string]string {
 	s := map[string]string{"max id": fmt.Sprint(b.MaxMessageID())}
 	for key, ch := range b.channels {
-		s[key] = fmt.Sprintf("last %d at %d, keep %+v", ch.last, ch.newest, ch.keep)
+		s[key] = fmt.Sprintf("last %d at %d, told %d, keep %+v", ch.last, ch.newest, ch.told, ch.keep)
 		if l := ch.limits; l != nil && (l.info != 0 || len(l.deny)+len(l.allow) > 0) {
 			s[key] += fmt.Sprint(", limits ", *l)
 		}
@@ -495,6 +499,7 @@ func (b *box) state() map[string]string {
 			s["account of "+uid] = fmt.Sprint(*u.account, *b.access.Account([]byte(uid)))
 		}
 	}
+	s["hooks"] = fmt.Sprint(b.hooks.on)
 	s["persons, systems"] = fmt.Sprint(b.access.persons.Load(), b.access.systems.Load())
 	return s
 }

@@ -17,8 +17,10 @@ type channel struct {
 	members []*membership
 	keep    *message.Keep
 	limits  *limits // nil: none
+	told    uint64  // how far the application was told of it
 	changed bool    // is in Broker.changed
 	gone    bool    // deleted
+	waiting bool    // is in Broker.hooks.waiting, or with who took it from there
 }
 
 // limits are what is set of a channel as a whole.

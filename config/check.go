@@ -3,6 +3,9 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/url"
+	"slices"
+	"strings"
 
 	"gatepost/hwprofile"
 )
@@ -65,6 +68,14 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	if least := 16 * c.Wal.RollSize; c.Store.Budget != 0 && c.Store.Budget < least {
 		refuse("%s is too little: it must be at least 16 times %s, %s", c.say("store.budget"), c.say("wal.roll_size"), formatSize(least))
 	}
+	if u, err := url.Parse(c.Webhook.URL); c.Webhook.On() && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		refuse("webhook.url (%s) is no address like https://example.org/hook", c.Origin("webhook.url")) // it may hold a secret
+	}
+	for name := range strings.SplitSeq(c.Webhook.Events, ",") {
+		if name = strings.TrimSpace(name); !slices.Contains(events(), name) {
+			refuse("%s: there is no event %q: %s are possible", c.say("webhook.events"), name, strings.Join(events(), ", "))
+		}
+	}
 	problems = append(problems, c.checkFiles(prof, files)...)
 	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
 		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",
@@ -91,6 +102,9 @@ func (c *Config) checkFiles(prof hwprofile.Profile, files uint64) []error {
 	}
 	return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) or lower the key", c.say(name), need, files)}
 }
+
+// events are what an application can be told of; see package api.
+func events() []string { return []string{"msg.offline", "msg.notify", "user.onlinestatus"} }
 
 // freePort reports whether the system is to choose the port.
 func freePort(address string) bool {

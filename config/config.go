@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"gatepost/hwprofile"
@@ -24,6 +25,7 @@ type Config struct {
 	Retry   Retry
 	Session Session
 	API     API
+	Webhook Webhook
 	Memory  Memory
 
 	origin map[string]string // key name -> where its value came from; every key is present
@@ -42,6 +44,27 @@ func (a API) Token() string {
 		return ""
 	}
 	return a.TokenFile
+}
+
+// Webhook is what the application is told.
+type Webhook struct {
+	URL        string
+	Events     string // names, separated by commas
+	SecretFile string
+	Timeout    time.Duration
+}
+
+// On says whether anybody is told.
+func (w Webhook) On() bool { return w.URL != "off" }
+
+// Has says whether an event is among those to be told.
+func (w Webhook) Has(event string) bool {
+	for name := range strings.SplitSeq(w.Events, ",") {
+		if strings.TrimSpace(name) == event {
+			return true
+		}
+	}
+	return false
 }
 
 // Log is what the process says on standard error.

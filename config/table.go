@@ -57,6 +57,7 @@ func sections() []section {
 		{"retry", "Resending of messages that were pushed and not acknowledged."},
 		{"session", "Delivery to one connection."},
 		{"api", "The HTTP API."},
+		{"webhook", "What the application is told."},
 		{"memory", "The budget of the process."},
 	}
 }
@@ -82,6 +83,15 @@ func table() []key {
 			help: "HOST:PORT that GET /route tells clients to use for TCP. \"auto\": the port that is listened on, and the host under which HTTP was asked."},
 		{name: "api.route_ws", kind: text, builtin: "auto", at: func(c *Config) any { return &c.API.RouteWS },
 			help: "The same for WebSocket."},
+
+		{name: "webhook.url", kind: text, builtin: "off", at: func(c *Config) any { return &c.Webhook.URL },
+			help: "The application's address, http or https, that is told of messages and of who is online: POST with ?event=NAME. It is told of what comes after this was first set, at least once and in the order of each channel, and again until it answers 2xx. \"off\": nobody is told."},
+		{name: "webhook.events", kind: text, builtin: "msg.offline,msg.notify,user.onlinestatus", at: func(c *Config) any { return &c.Webhook.Events },
+			help: "Which events, separated by commas."},
+		{name: "webhook.secret_file", kind: text, builtin: "off", at: func(c *Config) any { return &c.Webhook.SecretFile },
+			help: "File with a secret, in its first line. Requests are signed with it in the header X-Gatepost-Signature: t=UNIX,v1=HEX, HMAC-SHA-256 of \"UNIX.BODY\"."},
+		{name: "webhook.timeout", kind: duration, builtin: "10s", min: second / 10, max: 300 * second, at: func(c *Config) any { return &c.Webhook.Timeout },
+			help: "How long one request may take."},
 
 		{name: "log.level", kind: choice, builtin: "info", words: []string{"debug", "info", "warn", "error"}, at: func(c *Config) any { return &c.Log.Level },
 			help: "The least important line that is still written."},

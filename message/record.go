@@ -26,6 +26,10 @@ const (
 	// KindConversation changes what FromUID did with a channel; Payload is a
 	// ConversationOp and its number.
 	KindConversation Kind = 6
+	// KindHooks says whether the application is told of messages from here on:
+	// Payload is one byte, 1 or 0. How far it was told of a channel is a
+	// KindCursor of nobody.
+	KindHooks Kind = 7
 )
 
 // FlagStream in Record.Flags says that the sender named a stream: Topic is then

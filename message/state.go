@@ -9,6 +9,7 @@ type ChannelState struct {
 	Newest  int64  // unix milliseconds at which that message was taken in
 	Keep    *Keep  // its own rule, never changed in place; nil: that of its type
 	Info    Info
+	Told    uint64   // how far the application was told of it
 	Deny    []string // may not send
 	Allow   []string // who alone may send, if there are any
 	Members []Member
@@ -52,6 +53,7 @@ type Snapshot struct {
 	Generation   uint64   // in which the group behind it lies
 	MaxMessageID int64    // given so far
 	Secret       [16]byte // from which the keys of answers are made
+	Hooks        bool     // the application is told of messages
 	Window       int      // answers that are worth keeping, the newest
 	Changed      iter.Seq[*ChannelState]
 	Users        iter.Seq[*UserState]        // those that changed
@@ -62,6 +64,7 @@ type Snapshot struct {
 type Restored struct {
 	MaxMessageID int64
 	Secret       [16]byte // all zeros: there is none yet
+	Hooks        bool
 	Channels     []ChannelState
 	Users        []UserState
 	Answers      iter.Seq[Answer] // oldest first

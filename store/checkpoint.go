@@ -383,6 +383,9 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen, answers []byte) error {
 		total -= t.answers[0].count
 		t.answers = t.answers[1:]
 	}
+	if err := tx.put(bucketBox, []byte(keyHooks), appendHooks(f.hooks)); err != nil {
+		return err
+	}
 	return tx.put(bucketBox, []byte(keyCheckpoint), t.checkpoint.append(nil))
 }
 

@@ -113,6 +113,11 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	}
 	restored.MaxMessageID, restored.Secret = cp.maxMessageID, cp.secret
 	s.next = max(cp.nextChannel, 1)
+	hooks, err := s.meta.get(bucketBox, []byte(keyHooks))
+	if err != nil {
+		return restored, report, err
+	}
+	restored.Hooks = len(hooks) == 2 && hooks[1] == 1
 	numbers, err := s.loadChannels(&restored)
 	if err == nil {
 		err = s.loadUsers(&restored)

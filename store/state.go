@@ -22,6 +22,10 @@ const (
 
 const keyCheckpoint = "checkpoint"
 
+// keyHooks holds a version byte, 2, and 1 when the application is told of
+// messages, else 0.
+const keyHooks = "hooks"
+
 // stateVersion is that of the newest values in the metadata. All kinds count
 // together: what one version changed is said there, what it did not is written
 // as before.
@@ -105,8 +109,8 @@ func checkVersion(src []byte) error {
 //	+---------+--------+------+---------+ reads, each read: device u8,         |
 //	                                    | tag, seq                             |
 //	+------+--------+---------+---------+--------------------------------------+
-//	| keep | newest | info u8 | deny n, each: uid n, uid | allow, likewise     |
-//	+------+--------+---------+--------------------------+---------------------+
+//	| keep | newest | info u8 | told | deny n, each: uid n, uid | allow, alike |
+//	+------+--------+---------+------+--------------------------+--------------+
 //
 // What is 1 for a guest and 2 when there is a talk: read, deleted, changed. Keep
 // is as in message.AppendKeep. The key is the channel's type in one byte and its
@@ -136,6 +140,7 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 	dst = message.AppendKeep(dst, st.Keep)
 	dst = binary.AppendVarint(dst, st.Newest)
 	dst = append(dst, byte(st.Info))
+	dst = binary.AppendUvarint(dst, st.Told)
 	for _, list := range [][]string{st.Deny, st.Allow} {
 		dst = binary.AppendUvarint(dst, uint64(len(list)))
 		for _, uid := range list {
@@ -185,6 +190,13 @@ func appendAccount(dst []byte, a *message.Account) []byte {
 		dst = append(dst, t.Hash[:]...)
 	}
 	return dst
+}
+
+func appendHooks(on bool) []byte {
+	if on {
+		return []byte{2, 1}
+	}
+	return []byte{2, 0}
 }
 
 func decodeAccount(src []byte) (*message.Account, error) {
@@ -248,7 +260,7 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 	keep := d.rest
 	if src[0] >= 2 {
 		keep = d.bytes(message.KeepSize)
-		st.Newest, st.Info = d.varint(), message.Info(d.byte())
+		st.Newest, st.Info, st.Told = d.varint(), message.Info(d.byte()), d.uvarint()
 		for _, list := range []*[]string{&st.Deny, &st.Allow} {
 			for range d.count(1) {
 				*list = append(*list, d.text())

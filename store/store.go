@@ -124,6 +124,7 @@ type frozen struct {
 	bytes      []byte           // that states and users lie in
 	answers    []message.Answer // given since the checkpoint before
 	window     int
+	hooks      bool
 }
 
 // part is the messages of one channel up to a sequence.
@@ -213,7 +214,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 		}
 	}
 	s.pressed.Store(false)
-	f := &frozen{at: time.Now(), window: snap.Window}
+	f := &frozen{at: time.Now(), window: snap.Window, hooks: snap.Hooks}
 	s.mu.Lock()
 	for st := range snap.Changed {
 		start := len(f.bytes)
