@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -83,6 +85,13 @@ type sdkUser struct {
 
 func startSDK(t testing.TB, bundle, addr, uid string) *sdkUser {
 	t.Helper()
+	return startApp(t, bundle, addr, uid, "", "")
+}
+
+// startApp is startSDK with a token, and with the HTTP of the broker for what the
+// SDK leaves to its application.
+func startApp(t testing.TB, bundle, addr, uid, token, http string) *sdkUser {
+	t.Helper()
 	u := &sdkUser{uid: uid, events: make(chan sdkEvent, 10_000), seen: map[string]bool{}, log: &logBuffer{}}
 	cmd := exec.Command("node", bundle)
 	cmd.Stderr = u.log
@@ -118,7 +127,7 @@ func startSDK(t testing.TB, bundle, addr, uid string) *sdkUser {
 			t.Logf("what %s's SDK said, end of it:\n%s", uid, tail(u.log.String(), 15))
 		}
 	})
-	u.tell(t, object{"do": "connect", "addr": "ws://" + addr, "uid": uid})
+	u.tell(t, object{"do": "connect", "addr": "ws://" + addr, "uid": uid, "token": token, "http": http})
 	return u
 }
 
@@ -302,4 +311,81 @@ func TestOfficialSDKIsKicked(t *testing.T) {
 	young := b.must(t, dialer{uid: "alice", flag: 1, device: "another"})
 	old.status(t, sdkKicked)
 	young.ping(t)
+}
+
+// An application on the SDK as it is meant to be built: login with a token, a
+// conversation list with what is unread, history page by page, being offline and
+// coming back, and another device that takes over.
+func TestOfficialSDKAsAnApplication(t *testing.T) {
+	bundle := sdkBundle(t)
+	b := start(t, fixedPorts(t), set("session.token_auth", "true"))
+	b.channel("team", "alice", "bob")
+	const web = 1
+	for _, uid := range []string{"alice", "bob"} {
+		b.post("/user/token", object{"uid": uid, "token": "token of " + uid, "device_flag": web, "device_level": 1})
+	}
+	stranger := startApp(t, bundle, b.ws, "alice", "another token", b.http)
+	if e := stranger.expect(t, "refusal", func(e sdkEvent) bool { return e.Event == "status" && e.Status != sdkConnected && e.Reason != 0 }); e.Reason != reasonAuthFail {
+		t.Errorf("with a wrong token: %+v", e)
+	}
+	stranger.stdin.Close()
+	alice, bob := startApp(t, bundle, b.ws, "alice", "token of alice", b.http), startApp(t, bundle, b.ws, "bob", "token of bob", b.http)
+	alice.status(t, sdkConnected)
+	bob.status(t, sdkConnected)
+	const n = 45
+	for i := 1; i <= n; i++ {
+		bob.hears(t, "alice", "alice", person, fmt.Sprint("hello ", i), alice.say(t, "bob", person, fmt.Sprint("hello ", i)))
+	}
+	bob.hears(t, "alice", "team", group, "to the team", alice.say(t, "team", group, "to the team"))
+	check := func(u *sdkUser, channel string, unread uint32, text string) {
+		t.Helper()
+		u.tell(t, object{"do": "conversations"})
+		u.expect(t, "end of the list", func(e sdkEvent) bool { return e.Event == "listed" })
+		e := u.expect(t, "conversation with "+channel, func(e sdkEvent) bool { return e.Event == "conversation" && e.Channel == channel })
+		if e.Seq != unread || e.Text != text {
+			t.Errorf("%s's conversation with %s: %d unread, %q; want %d and %q", u.uid, channel, e.Seq, e.Text, unread, text)
+		}
+		u.kept = slices.DeleteFunc(u.kept, func(e sdkEvent) bool { return e.Event == "conversation" })
+	}
+	check(bob, "alice", n, "hello 45")
+	check(bob, "team", 1, "to the team")
+	check(alice, "bob", 0, "hello 45")
+	b.post("/conversations/clearUnread", object{"uid": "bob", "channel_id": "alice", "channel_type": person})
+	check(bob, "alice", 0, "hello 45")
+	// Page by page down to the first message.
+	var all []string
+	for start := 0; ; {
+		bob.tell(t, object{"do": "history", "channel": "alice", "kind": person, "start": start, "limit": 20})
+		page := strings.Split(bob.expect(t, "page", func(e sdkEvent) bool { return e.Event == "page" }).Text, "|")
+		all = append(page, all...)
+		if _, err := fmt.Sscanf(page[0], "%d", &start); err != nil {
+			t.Fatalf("page %q: %v", page, err)
+		}
+		if start--; start == 0 || len(all) > n {
+			break
+		}
+	}
+	for i := range n {
+		if want := fmt.Sprintf("%d alice hello %d", i+1, i+1); len(all) != n || all[i] != want {
+			t.Fatalf("history has %d messages, number %d is %q, want %q", len(all), i+1, all[i], want)
+		}
+	}
+	// Away and back: what was missed comes by itself, and is unread.
+	bob.tell(t, object{"do": "disconnect"})
+	bob.expect(t, "the end", func(e sdkEvent) bool { return e.Event == "disconnected" })
+	missed := alice.say(t, "bob", person, "missed")
+	b.kill()
+	b.start()
+	bob.tell(t, object{"do": "connect", "addr": "ws://" + b.ws, "uid": "bob", "token": "token of bob", "http": b.http})
+	bob.status(t, sdkConnected)
+	for { // what was acknowledged right before may come once more
+		if m := bob.next(t); m.Text == "missed" && m.ID == missed.ID {
+			break
+		}
+	}
+	check(bob, "alice", 1, "missed")
+	// A second browser with the same flag takes over: its token has level master.
+	second := startApp(t, bundle, b.ws, "bob", "token of bob", b.http)
+	second.status(t, sdkConnected)
+	bob.status(t, sdkKicked)
 }
