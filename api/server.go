@@ -86,6 +86,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	mux.HandleFunc("GET /channel/whitelist", s.lists(true))
 	mux.HandleFunc("POST /user/token", changes.limit("changes", s.token))
 	mux.HandleFunc("POST /user/device_quit", changes.limit("changes", s.deviceQuit))
+	mux.HandleFunc("POST /user/offline_push", changes.limit("changes", s.offlinePush))
 	mux.HandleFunc("POST /user/systemuids_add", changes.limit("changes", s.systems(message.OpSystem)))
 	mux.HandleFunc("POST /user/systemuids_remove", changes.limit("changes", s.systems(message.OpOrdinary)))
 	mux.HandleFunc("GET /user/systemuids", s.allSystems)

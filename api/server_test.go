@@ -108,6 +108,8 @@ func TestChangesAreChecked(t *testing.T) {
 		{"a level that is none", "/user/token", `{"uid":"a","token":"t","device_level":2}`, 400, "device_level is 2"},
 		{"all devices", "/user/device_quit", `{"uid":"a","device_flag":-1}`, 200, ""},
 		{"a user without a name", "/user/device_quit", `{"uid":" ","device_flag":1}`, 400, "uid must have"},
+		{"no push", "/user/offline_push", `{"uid":"a","device_flag":1,"enabled":0}`, 200, ""},
+		{"half a push", "/user/offline_push", `{"uid":"a","device_flag":1,"enabled":2}`, 400, "enabled is 2"},
 		{"no systems", "/user/systemuids_add", `{"uids":[]}`, 400, "uids has 0"},
 		{"systems", "/user/systemuids_add", `{"uids":["sys"]}`, 200, ""},
 		{"all read", "/conversations/clearUnread", `{"uid":"a","channel_id":"g","channel_type":2}`, 200, ""},

@@ -68,6 +68,36 @@ func (s *Server) deviceQuit(w http.ResponseWriter, r *http.Request) {
 	s.changeUser(w, r, []string{c.UID}, message.UserChange{Op: message.OpQuit, Token: message.Token{Device: device}})
 }
 
+// offlinePush answers POST /user/offline_push, which the public servers do not
+// have: whether devices of a flag are pushed what they missed when they connect.
+func (s *Server) offlinePush(w http.ResponseWriter, r *http.Request) {
+	var c struct {
+		UID     string `json:"uid"`
+		Device  int    `json:"device_flag"`
+		Enabled int    `json:"enabled"` // 0 or 1
+	}
+	err := decode(w, r, smallBody, &c)
+	if err == nil {
+		err = checkName("uid", c.UID)
+	}
+	switch {
+	case err != nil:
+	case c.Device < 0 || c.Device > maxDevice:
+		err = fmt.Errorf("device_flag is %d, 0 to %d are possible", c.Device, maxDevice)
+	case c.Enabled != 0 && c.Enabled != 1:
+		err = fmt.Errorf("enabled is %d, 0 and 1 are possible", c.Enabled)
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot change what a device is pushed: %w", err))
+		return
+	}
+	op := message.OpSilent
+	if c.Enabled == 1 {
+		op = message.OpPushed
+	}
+	s.changeUser(w, r, []string{c.UID}, message.UserChange{Op: op, Token: message.Token{Device: uint8(c.Device)}})
+}
+
 // changeUser commits one change of each user and answers the request.
 func (s *Server) changeUser(w http.ResponseWriter, r *http.Request, uids []string, c message.UserChange) {
 	parts := make([]message.Record, 0, len(uids))

@@ -406,6 +406,9 @@ func (b *Broker) attach(a *Attach) {
 	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
 	b.status(u, a, true)
+	if u.account.IsSilent(a.Device) {
+		return
+	}
 	for _, m := range u.in.all {
 		ch := m.channel
 		if m.guest {

@@ -388,7 +388,7 @@ func anything(rnd *rand.Rand, i int) message.Record {
 		r = group(message.ChangeOp(7+rnd.IntN(6)), u, users[rnd.IntN(len(users))])
 		r.ChannelType = message.ChannelPerson
 	case n == 21:
-		c := message.UserChange{Op: message.UserOp(1 + rnd.IntN(4)), Token: message.Token{Device: uint8(rnd.IntN(3)), Level: uint8(rnd.IntN(2))}}
+		c := message.UserChange{Op: message.UserOp(1 + rnd.IntN(6)), Token: message.Token{Device: uint8(rnd.IntN(3)), Level: uint8(rnd.IntN(2))}}
 		if c.Op == message.OpQuit && rnd.IntN(2) == 0 {
 			c.Token.Device = message.AllDevices
 		}

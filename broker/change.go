@@ -192,6 +192,11 @@ func (b *Broker) changeUser(r *message.Record) uint8 {
 				b.post(conn.loop, Delivery{Kind: Kick, Conn: conn.conn, Reason: message.ReasonConnectKick})
 			}
 		}
+	case message.OpSilent, message.OpPushed:
+		next.Silent = slices.DeleteFunc(slices.Clone(next.Silent), func(d uint8) bool { return d == c.Token.Device })
+		if c.Op == message.OpSilent {
+			next.Silent = append(next.Silent, c.Token.Device)
+		}
 	default:
 		next.System = c.Op == message.OpSystem
 	}

@@ -16,10 +16,38 @@ func (b *broker) again() {
 	b.start()
 }
 
+// rolls are options with which a checkpoint is made every MiB.
+func rolls(b *broker) {
+	set("wal.roll_size", "1MiB")(b)
+	set("wal.group_bytes", "256KiB")(b)
+}
+
+// checkpoints sends until so many more checkpoints are complete: what was changed
+// before is then in the metadata only.
+func (b *broker) checkpoints(t testing.TB, n int, d dialer) {
+	t.Helper()
+	count := func() int { return strings.Count(b.log.String(), "msg=checkpoint ") }
+	out := newLedger()
+	d.onAck = out.onAck
+	c := b.must(t, d)
+	defer c.close()
+	text := strings.Repeat("x", 4000)
+	want, sent := count()+n, 0
+	for count() < want {
+		if sent += 100; sent > 20_000 {
+			t.Fatalf("no %d checkpoints after %d messages", n, sent)
+		}
+		for i := range 100 {
+			c.post(t, send{channel: "filler", kind: person, no: fmt.Sprint("fill", want, sent, i)}, text)
+		}
+		out.wait(t, sent, 0)
+	}
+}
+
 // A client logs in with the token of its user and device flag and no other; the
 // token says whether it ends the others of its flag; device_quit ends it.
 func TestTokens(t *testing.T) {
-	b := start(t, plain, set("session.token_auth", "true"))
+	b := start(t, plain, rolls, set("session.token_auth", "true"))
 	set := func(uid, token string, flag, level int) {
 		t.Helper()
 		b.ask(t, "POST", "/user/token", fmt.Sprintf(`{"uid":%q,"token":%q,"device_flag":%d,"device_level":%d}`, uid, token, flag, level), 200, nil)
@@ -60,6 +88,11 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	young.ping(t)
+	b.checkpoints(t, 3, dialer{uid: "alice", token: "the next", device: "filler"})
+	b.again()
+	young = b.must(t, dialer{uid: "alice", token: "the next", device: "new phone"})
+	refused("alice", secret, 0)
+	refused("alice", "for the web", 1)
 	b.ask(t, "POST", "/user/device_quit", `{"uid":"alice","device_flag":-1}`, 200, nil)
 	young.closed(t)
 	b.again()
@@ -78,7 +111,7 @@ func TestPermissions(t *testing.T) {
 	const (
 		notSubscriber, blacklisted, notWhitelisted, banned, disbanded, sendBanned = 3, 4, 13, 19, 24, 25
 	)
-	b := start(t, plain)
+	b := start(t, plain, rolls)
 	post := func(path, body string) {
 		t.Helper()
 		b.ask(t, "POST", path, body, 200, nil)
@@ -140,6 +173,7 @@ func TestPermissions(t *testing.T) {
 		check("alice", "g", 13, 23)
 	}
 	rules()
+	b.checkpoints(t, 3, dialer{uid: "filling"})
 	b.again()
 	for uid := range who {
 		who[uid] = b.must(t, dialer{uid: uid})
@@ -240,7 +274,7 @@ func (b *broker) talks(t testing.TB, uid, more string) map[string]line {
 
 // The list of conversations: newest first, with what is unread, across a kill.
 func TestConversations(t *testing.T) {
-	b := start(t, plain)
+	b := start(t, plain, rolls)
 	b.channel("g", "alice", "bob", "carol")
 	b.ask(t, "POST", "/channel", `{"channel_id":"live","channel_type":9,"subscribers":["alice","bob"]}`, 200, nil)
 	alice := b.must(t, dialer{uid: "alice"})
@@ -295,6 +329,7 @@ func TestConversations(t *testing.T) {
 		if all := b.talks(t, "bob", ""); len(all) != 1 {
 			t.Errorf("after one was deleted: %+v", all)
 		}
+		b.checkpoints(t, 3, dialer{uid: "filling"})
 		b.again()
 	}
 	if all := b.talks(t, "bob", `,"only_unread":1,"exclude_channel_types":[2]`); len(all) != 0 {
@@ -395,4 +430,30 @@ func TestCommands(t *testing.T) {
 	carol.silent(t)
 	b.ask(t, "POST", "/message/send", `{"from_uid":"alice","subscribers":["bob"],"payload":"eA=="}`, 400, nil)
 	alice.ping(t)
+}
+
+// A device that opted out reads what it missed over HTTP; what comes while it is
+// connected is pushed all the same.
+func TestADeviceThatSyncsByItself(t *testing.T) {
+	b := start(t, plain)
+	alice := b.must(t, dialer{uid: "alice"})
+	b.ask(t, "POST", "/user/offline_push", `{"uid":"bob","device_flag":1,"enabled":0}`, 200, nil)
+	alice.tell(t, "bob", "missed", "x")
+	b.again()
+	alice = b.must(t, dialer{uid: "alice"})
+	web, phone := b.must(t, dialer{uid: "bob", flag: 1}), b.must(t, dialer{uid: "bob", noAck: true})
+	if m := phone.nextRecv(t); m.no != "missed" {
+		t.Errorf("received %v", m)
+	}
+	alice.tell(t, "bob", "now", "x")
+	if m := web.nextRecv(t); m.no != "now" {
+		t.Errorf("received %v", m)
+	}
+	web.silent(t)
+	b.ask(t, "POST", "/user/offline_push", `{"uid":"bob","device_flag":0,"enabled":0}`, 200, nil)
+	b.ask(t, "POST", "/user/offline_push", `{"uid":"bob","device_flag":0,"enabled":1}`, 200, nil)
+	phone.close()
+	if m := b.must(t, dialer{uid: "bob", device: "other phone"}).nextRecv(t); m.no != "missed" {
+		t.Errorf("received %v", m)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"slices"
 )
 
 // AllDevices stands for the devices of a user whatever their flag.
@@ -53,6 +54,7 @@ func (t *Token) Matches(token []byte) bool {
 // changed in place.
 type Account struct {
 	Tokens []Token // at most one for each device flag
+	Silent []uint8 // device flags that are not pushed what they missed when they connect
 	System bool    // may send wherever they want
 }
 
@@ -69,12 +71,17 @@ func (a *Account) Token(device uint8) *Token {
 	return nil
 }
 
+// IsSilent reports whether devices of a flag are not pushed what they missed.
+func (a *Account) IsSilent(device uint8) bool { return a != nil && slices.Contains(a.Silent, device) }
+
 // IsSystem reports whether there is an account of one who may send wherever they
 // want.
 func (a *Account) IsSystem() bool { return a != nil && a.System }
 
 // Empty reports whether there is nothing to be kept.
-func (a *Account) Empty() bool { return a == nil || len(a.Tokens) == 0 && !a.System }
+func (a *Account) Empty() bool {
+	return a == nil || len(a.Tokens) == 0 && len(a.Silent) == 0 && !a.System
+}
 
 // UserOp says what a KindUser record does.
 type UserOp uint8
@@ -88,12 +95,16 @@ const (
 	// OpSystem makes a user one who may send wherever they want, OpOrdinary ends it.
 	OpSystem   UserOp = 3
 	OpOrdinary UserOp = 4
+	// OpSilent lets devices of a flag read what they missed over HTTP instead of
+	// being pushed it when they connect, OpPushed ends that.
+	OpSilent UserOp = 5
+	OpPushed UserOp = 6
 )
 
 // UserChange is what a KindUser record does to the user FromUID.
 type UserChange struct {
 	Op    UserOp
-	Token Token // Device with OpQuit; all of it with OpToken
+	Token Token // all of it with OpToken; Device with OpQuit, OpSilent, OpPushed
 }
 
 const userChangeSize = 35
@@ -112,7 +123,7 @@ func AppendUserChange(dst []byte, c *UserChange) []byte {
 
 // DecodeUserChange reads what AppendUserChange wrote.
 func DecodeUserChange(src []byte) (c UserChange, err error) {
-	if len(src) != userChangeSize || src[0] < byte(OpToken) || src[0] > byte(OpOrdinary) {
+	if len(src) != userChangeSize || src[0] < byte(OpToken) || src[0] > byte(OpPushed) {
 		return c, fmt.Errorf("%w: a change of a user has %d bytes, expected %d", ErrRecord, len(src), userChangeSize)
 	}
 	c = UserChange{Op: UserOp(src[0]), Token: Token{Device: src[1], Level: src[2]}}

@@ -170,26 +170,25 @@ func what(m *message.Member) (bits byte) {
 	return bits
 }
 
-// An account is a version byte, 2, a byte that is 1 for one who may send wherever
-// they want, and the tokens, 34 bytes each:
+// An account, with n as varints:
 //
-//	 0        1       2      18     34
-//	+--------+-------+------+------+
-//	| device | level | salt | hash |
-//	+--------+-------+------+------+
+//	+---------+-----------+----------------------------+----------------------+
+//	| version | system u8 | tokens n, each: device u8, | silent n, each:      |
+//	| 2       | 0 or 1    | level u8, salt 16, hash 16 | device u8            |
+//	+---------+-----------+----------------------------+----------------------+
 func appendAccount(dst []byte, a *message.Account) []byte {
 	system := byte(0)
 	if a.System {
 		system = 1
 	}
-	dst = append(dst, 2, system)
+	dst = binary.AppendUvarint(append(dst, 2, system), uint64(len(a.Tokens)))
 	for i := range a.Tokens {
 		t := &a.Tokens[i]
 		dst = append(dst, t.Device, t.Level)
 		dst = append(dst, t.Salt[:]...)
 		dst = append(dst, t.Hash[:]...)
 	}
-	return dst
+	return append(binary.AppendUvarint(dst, uint64(len(a.Silent))), a.Silent...)
 }
 
 func appendHooks(on bool) []byte {
@@ -203,16 +202,17 @@ func decodeAccount(src []byte) (*message.Account, error) {
 	if err := checkVersion(src); err != nil {
 		return nil, err
 	}
-	const size = 34
-	if len(src) < 2 || src[1] > 1 || (len(src)-2)%size != 0 {
-		return nil, fmt.Errorf("%w: an account of %d bytes", errFormat, len(src))
-	}
-	a := &message.Account{System: src[1] == 1}
-	for p := src[2:]; len(p) > 0; p = p[size:] {
-		t := message.Token{Device: p[0], Level: p[1]}
-		copy(t.Salt[:], p[2:])
-		copy(t.Hash[:], p[18:])
+	d := decoder{rest: src[1:]}
+	a := &message.Account{System: d.byte() == 1}
+	for range d.count(34) {
+		t := message.Token{Device: d.byte(), Level: d.byte()}
+		copy(t.Salt[:], d.bytes(16))
+		copy(t.Hash[:], d.bytes(16))
 		a.Tokens = append(a.Tokens, t)
+	}
+	a.Silent = append(a.Silent, d.bytes(d.count(1))...)
+	if d.bad || len(d.rest) > 0 {
+		return nil, fmt.Errorf("%w: an account of %d bytes", errFormat, len(src))
 	}
 	return a, nil
 }

@@ -49,16 +49,16 @@ func TestStateBytes(t *testing.T) {
 		t.Errorf("a state of version 1: %+v (%v)", back, err)
 	}
 
-	account := message.Account{System: true, Tokens: []message.Token{{Device: 1, Level: 1, Salt: [16]byte{2}, Hash: [16]byte{3}}}}
+	account := message.Account{System: true, Silent: []uint8{7}, Tokens: []message.Token{{Device: 1, Level: 1, Salt: [16]byte{2}, Hash: [16]byte{3}}}}
 	text := appendAccount(nil, &account)
-	if got, want := hex.EncodeToString(text), "0201"+"0101"+"02000000000000000000000000000000"+"03000000000000000000000000000000"; got != want {
+	if got, want := hex.EncodeToString(text), "0201"+"01"+"0101"+"02000000000000000000000000000000"+"03000000000000000000000000000000"+"01"+"07"; got != want {
 		t.Errorf("an account is\n%s, want\n%s", got, want)
 	}
 	if again, err := decodeAccount(text); err != nil || !reflect.DeepEqual(*again, account) {
 		t.Errorf("decoded: %+v (%v)", again, err)
 	}
 	for n := range text {
-		if again, err := decodeAccount(text[:n]); n != 2 && err == nil {
+		if again, err := decodeAccount(text[:n]); err == nil {
 			t.Errorf("%d of %d bytes are the account %+v", n, len(text), again)
 		}
 	}
