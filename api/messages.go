@@ -62,7 +62,8 @@ type outgoing struct {
 	FromUID     string   `json:"from_uid"`
 	ID          string   `json:"channel_id"`
 	Type        int      `json:"channel_type"`
-	Expire      uint32   `json:"expire"` // seconds; 0: never
+	Expire      uint32   `json:"expire"`    // seconds; 0: never
+	Stream      int      `json:"is_stream"` // 1: pieces of it come as events
 	Subscribers []string `json:"subscribers"`
 	Payload     []byte   `json:"payload"` // base64
 }
@@ -106,8 +107,16 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 	case len(m.ClientMsgNo) > maxName:
 		return r, fmt.Errorf("client_msg_no has %d bytes, the limit is %d", len(m.ClientMsgNo), maxName)
 	}
+	setting := uint8(0)
+	switch m.Stream {
+	case 0:
+	case 1:
+		setting = wukong.SettingStream
+	default:
+		return r, fmt.Errorf("is_stream is %d, 0 and 1 are possible", m.Stream)
+	}
 	return message.Record{
-		Kind: message.KindMessage, Flags: flags | message.FlagServer, ChannelType: uint8(m.Type), Expire: m.Expire,
+		Kind: message.KindMessage, Flags: flags | message.FlagServer, Setting: setting, ChannelType: uint8(m.Type), Expire: m.Expire,
 		ChannelID: storageID(m.Type, m.FromUID, to), FromUID: []byte(m.FromUID), ClientMsgNo: []byte(m.ClientMsgNo), Payload: m.Payload,
 	}, nil
 }

@@ -104,6 +104,8 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	sends := make(slots, maxSends)
 	mux.HandleFunc("POST /message/send", sends.limit("messages", s.send))
 	mux.HandleFunc("POST /message/sendbatch", sends.limit("messages", s.sendBatch))
+	mux.HandleFunc("POST /message/event", sends.limit("messages", s.event))
+	mux.HandleFunc("POST /message/eventsync", reads.limit("readings of history", s.eventSync))
 	mux.HandleFunc("POST /messages", reads.limit("readings of history", s.messages))
 	mux.HandleFunc("POST /channel/messagesync", reads.limit("readings of history", s.messageSync))
 	mux.HandleFunc("GET /channel/max_message_seq", s.maxSeq)

@@ -140,7 +140,9 @@ func (b *Broker) Ready() {
 	b.limit()
 	if b.o.Hooks {
 		for _, ch := range b.channels {
-			b.tell(ch)
+			if message.EventsChannel([]byte(ch.ID)) == nil {
+				b.tell(ch)
+			}
 		}
 	}
 }
@@ -300,6 +302,10 @@ func (b *Broker) apply(c *message.Committed) error {
 func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	batch, o := c.Batch, c.Batch.Origin(i)
 	b.maxID = max(b.maxID, r.MessageID)
+	if r.Flags&message.FlagEvent != 0 {
+		b.event(c, i, r)
+		return
+	}
 	ch := b.channel(r.ChannelType, r.ChannelID)
 	if ch == nil {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)

@@ -396,6 +396,10 @@ func anything(rnd *rand.Rand, i int) message.Record {
 	case n == 22:
 		r = message.Record{Kind: message.KindConversation, FromUID: []byte(u), ChannelType: message.ChannelGroup, ChannelID: []byte(g),
 			Payload: message.AppendConversation(nil, message.ConversationOp(1+rnd.IntN(3)), uint64(rnd.IntN(i+1)))}
+	case n == 26:
+		r = say(u, g+"____event", fmt.Sprint("m", rnd.IntN(i+1)))
+		r.ChannelType, r.Flags = message.ChannelGroup, message.FlagServer|message.FlagEvent|message.FlagStream
+		r.Topic = message.AppendStream(nil, []byte(fmt.Sprint(rnd.IntN(i+1))), []byte("stream.close"))
 	case n == 24:
 		r = message.Record{Kind: message.KindHooks, Payload: []byte{byte(rnd.IntN(2))}}
 	case n == 25:

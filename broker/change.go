@@ -97,6 +97,9 @@ func (b *Broker) leaveBut(ch *channel, uids []string) {
 
 // remove deletes a channel.
 func (b *Broker) remove(ch *channel) {
+	if events := b.channels[string(b.channelKey(ch.Type, message.EventsOf(nil, []byte(ch.ID))))]; events != nil {
+		b.remove(events)
+	}
 	b.leaveBut(ch, nil)
 	delete(b.channels, string(b.channelKey(ch.Type, []byte(ch.ID))))
 	ch.gone = true

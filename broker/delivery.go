@@ -10,6 +10,10 @@ const (
 	Ack DeliveryKind = iota + 1
 	// Push is a message for a connection: Channel, Seq (0: not stored), Batch, Off.
 	Push
+	// Event is an event for a connection: Channel of the members, Seq among the
+	// events (0: not stored), Batch, Off; MessageID is that of the message it
+	// speaks of, 0 if that was too long ago. It is not acknowledged.
+	Event
 	// Missed says that messages of Channel from Seq to Last wait for the
 	// connection. Own: that is by the device's own read position.
 	Missed
@@ -41,7 +45,7 @@ type Delivery struct {
 // Weight is what a delivery counts in a mailbox, in bytes. Only pushes weigh:
 // acks and control are small, bounded by what was admitted, and never dropped.
 func (d *Delivery) Weight() int {
-	if d.Kind != Push {
+	if d.Kind != Push && d.Kind != Event {
 		return 0
 	}
 	return 256

@@ -158,7 +158,7 @@ func (b *Broker) user(uid string) *user {
 // first use.
 func (b *Broker) channel(typ uint8, id []byte) *channel {
 	ch := b.channels[string(b.channelKey(typ, id))]
-	if ch != nil || !message.SelfMade(typ) {
+	if ch != nil || !message.SelfMade(typ) || message.EventsChannel(id) != nil {
 		return ch
 	}
 	if x, y, ok := strings.Cut(string(id), "@"); message.Pair(typ) && (!ok || x == "" || y == "") {
@@ -252,6 +252,9 @@ func (b *Broker) leave(ch *channel, u *user) {
 // publishRules tells admission what holds for a channel now. Channels that are
 // there with their first message need none while nothing is set of them.
 func (b *Broker) publishRules(ch *channel) {
+	if message.EventsChannel([]byte(ch.ID)) != nil {
+		return // nobody sends there
+	}
 	if message.Pair(ch.Type) && ch.limits == nil {
 		b.access.setRules(ch.Type, ch.ID, nil)
 		return

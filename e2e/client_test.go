@@ -55,6 +55,7 @@ type client struct {
 	cond       *sync.Cond
 	acks       []sendack
 	recvs      []*recv
+	events     []event
 	pongs      int
 	disconnect []byte // bodies of DISCONNECT, one after the other
 	err        error  // why reading ended
@@ -254,6 +255,13 @@ func (c *client) frame(f frame, acks []byte) ([]byte, error) {
 		}
 		c.mu.Lock()
 		c.recvs = append(c.recvs, &m)
+	case typeEvent:
+		e, err := parseEvent(f)
+		if err != nil {
+			return acks, err
+		}
+		c.mu.Lock()
+		c.events = append(c.events, e)
 	case typePong:
 		c.mu.Lock()
 		c.pongs++

@@ -106,11 +106,11 @@ func TestSendOverHTTP(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"channel_id":"none","channel_type":2,"payload":"eA=="}`:                                      "404 no such channel",
 		`{"channel_id":"g","channel_type":2,"payload":""}`:                                             "400 payload is empty",
-		`{"channel_id":"g","channel_type":3,"payload":"eA=="}`:                                         "400 channel_type is 3",
-		`{"channel_id":"a@b","channel_type":1,"payload":"eA=="}`:                                       "400 channel_id must have",
+		`{"channel_id":"g","channel_type":13,"payload":"eA=="}`:                                        "400 channel_type is 13",
+		`{"channel_id":"a@b","channel_type":1,"payload":"eA=="}`:                                       "400 it has one of",
 		`{"channel_id":"g","channel_type":2,"payload":"eA==","header":{"red_dot":2}}`:                  "400 header.red_dot is 2",
 		`{"channel_id":"g","channel_type":2,"payload":"` + payload(strings.Repeat("x", 40_000)) + `"}`: "400 payload has 40000 bytes",
-		`{"subscribers":["a"],"payload":"eA=="}`:                                                       "400 not served",
+		`{"subscribers":["a"],"payload":"eA=="}`:                                                       "400 sync_once must be 1",
 	} {
 		code, said, _ := strings.Cut(want, " ")
 		if text := b.ask(t, "POST", "/message/send", body, map[string]int{"400": 400, "404": 404}[code], nil); !strings.Contains(text, said) {

@@ -34,6 +34,7 @@ const (
 	typePing       = 7
 	typePong       = 8
 	typeDisconnect = 9
+	typeEvent      = 12
 
 	flagNoPersist = 1
 	flagRedDot    = 2

@@ -52,6 +52,8 @@ func CheckChannelID(t uint8, id []byte) error {
 	switch {
 	case len(bytes.TrimSpace(id)) == 0:
 		return errors.New("it is empty")
+	case EventsChannel(id) != nil:
+		return fmt.Errorf("it ends in %s, which is for events", eventsSuffix)
 	case bytes.ContainsAny(id, odd):
 		return fmt.Errorf("it has one of %q", odd)
 	case t == ChannelAgent && !isPair(id):
@@ -63,6 +65,24 @@ func CheckChannelID(t uint8, id []byte) error {
 func isPair(id []byte) bool {
 	x, y, _ := bytes.Cut(id, []byte{'@'})
 	return len(x) > 0 && len(y) > 0 && bytes.IndexByte(y, '@') < 0
+}
+
+// eventsSuffix is what the id of a channel's events has behind that of the channel.
+const eventsSuffix = "____event"
+
+// EventsOf appends the storage id of a channel's events. They are a channel of
+// their own, without members, with sequences of their own.
+func EventsOf(dst, channelID []byte) []byte {
+	return append(append(dst, channelID...), eventsSuffix...)
+}
+
+// EventsChannel returns the channel whose events a storage id is for, nil if it is
+// for none.
+func EventsChannel(id []byte) []byte {
+	if base, ok := bytes.CutSuffix(id, []byte(eventsSuffix)); ok {
+		return base
+	}
+	return nil
 }
 
 // Listed reports whether a channel of a type is a conversation of its members.

@@ -39,6 +39,12 @@ const (
 //	+---------+-----------+-------+
 const FlagStream = 1 << 6
 
+// FlagEvent in Record.Flags says that a message is an event: a piece of a stream,
+// or its end, that speaks of the message ClientMsgNo of FromUID. ChannelID is that
+// of the events of the channel, see EventsOf; the stream number is the event's id,
+// the topic its type, and the payload a JSON object.
+const FlagEvent = 1 << 5
+
 // AppendStream appends what Topic is with a stream.
 func AppendStream(dst, no, topic []byte) []byte {
 	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(no)))

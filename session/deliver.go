@@ -38,6 +38,8 @@ func (g *Gate) deliver() {
 			})
 		case d.Kind == broker.Push:
 			g.push(p, d)
+		case d.Kind == broker.Event:
+			g.event(p, d)
 		case d.Kind == broker.Missed:
 			g.fallBack(p, d.Channel, d.Seq, d.Last)
 			if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok {

@@ -49,10 +49,10 @@ func (m *mailbox) drop(d *broker.Delivery) {
 	if d.Page != nil {
 		d.Page.Batch.Release()
 	}
-	if d.Kind != broker.Push {
+	if d.Kind != broker.Push && d.Kind != broker.Event {
 		return
 	}
-	if d.Seq == 0 {
+	if d.Seq == 0 || d.Kind == broker.Event {
 		m.gone.Add(1)
 		return
 	}

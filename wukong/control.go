@@ -97,9 +97,14 @@ func (e *Event) Decode(f Frame) error {
 	return r.done()
 }
 
+// Size returns how many bytes Append adds.
+func (e *Event) Size() int { return frameSize(e.body()) }
+
+func (e *Event) body() int { return 8 + strSize(e.ID) + strSize(e.Type) + len(e.Data) }
+
 // Append appends the frame to dst.
 func (e *Event) Append(dst []byte) []byte {
-	dst = appendHeader(dst, TypeEvent, e.Flags, 8+strSize(e.ID)+strSize(e.Type)+len(e.Data))
+	dst = appendHeader(dst, TypeEvent, e.Flags, e.body())
 	dst = appendStr(dst, e.ID)
 	dst = appendStr(dst, e.Type)
 	dst = appendU64(dst, uint64(e.Timestamp))

@@ -1,0 +1,63 @@
+package broker
+
+import (
+	"bytes"
+
+	"gatepost/message"
+)
+
+// event gives an event that is to be stored its sequence, answers its sender, and
+// delivers it to the members of the channel it belongs to.
+func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
+	batch, o := c.Batch, c.Batch.Origin(i)
+	base := message.EventsChannel(r.ChannelID)
+	ch := b.channels[string(b.channelKey(r.ChannelType, base))]
+	if base == nil || ch == nil {
+		b.answer(o, r.MessageID, 0, message.ReasonChannelNotExist)
+		return
+	}
+	// What it speaks of, if that is not too long ago.
+	of, _ := b.dedup.first(b.dedup.key(r.FromUID, r.ClientMsgNo))
+	var seq uint64
+	if !batch.Volatile() {
+		if id, _ := r.Stream(); len(id) > 0 {
+			k := b.dedup.key(r.FromUID, bytes.Join([][]byte{r.ChannelID, id}, []byte{0}))
+			if first, ok := b.dedup.first(k); ok {
+				b.stats.Duplicates.Add(1)
+				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)
+				return
+			}
+			b.dedup.add(k, answer{r.MessageID, b.eventsOf(ch, r.ChannelID).last + 1})
+		}
+		events := b.eventsOf(ch, r.ChannelID)
+		events.last++
+		seq = events.last
+		events.newest = max(events.newest, r.Timestamp)
+		b.touch(events)
+		b.store.Put(events.Channel, seq, message.Location{
+			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
+		})
+		b.stats.Messages.Add(1)
+	} else {
+		b.stats.Volatile.Add(1)
+	}
+	b.answer(o, r.MessageID, seq, message.ReasonSuccess)
+	if b.outgoing == nil {
+		return
+	}
+	for _, m := range ch.members {
+		for _, to := range m.user.online {
+			batch.Retain()
+			b.post(to.loop, Delivery{Kind: Event, Conn: to.conn, MessageID: of.messageID, Seq: seq,
+				Channel: ch.Channel, Batch: batch, Off: uint32(batch.Offset(i))})
+		}
+	}
+}
+
+// eventsOf returns the channel of a channel's events, new if there were none.
+func (b *Broker) eventsOf(ch *channel, id []byte) *channel {
+	if events := b.channels[string(b.channelKey(ch.Type, id))]; events != nil {
+		return events
+	}
+	return b.newChannel(ch.Type, id)
+}

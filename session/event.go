@@ -1,0 +1,73 @@
+package session
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"gatepost/broker"
+	"gatepost/message"
+	"gatepost/wukong"
+)
+
+// eventVersion is the oldest version whose clients know EVENT.
+const eventVersion = 5
+
+// event writes an event. One that finds no room is gone: events are not
+// acknowledged, and what is stored of them can be read over HTTP.
+func (g *Gate) event(p *peer, d *broker.Delivery) {
+	if p.version < eventVersion {
+		return
+	}
+	r := &g.stored
+	if err := d.Batch.RecordAt(int(d.Off), r); err != nil {
+		panic("BUG: a batch that was applied cannot be read: " + err.Error())
+	}
+	id, typ := r.Stream()
+	g.plain = g.eventData(g.plain[:0], p, r, d)
+	e := wukong.Event{ID: id, Type: typ, Timestamp: r.Timestamp, Data: g.plain}
+	if p.conn.High() {
+		g.stats.Gone.Add(1)
+		return
+	}
+	dst := p.conn.OutSpare(e.Size())
+	if p.dry = dst == nil; p.dry {
+		g.stats.Gone.Add(1)
+		return
+	}
+	p.conn.Commit(len(e.Append(dst[:0])))
+}
+
+// eventData appends the JSON of an event: what the receiver's place in the channel
+// and apply add to what the sender said.
+func (g *Gate) eventData(dst []byte, p *peer, r *message.Record, d *broker.Delivery) []byte {
+	channel := []byte(d.Channel.ID)
+	if d.Channel.Type == message.ChannelPerson {
+		channel = wukong.PersonPeer(channel, []byte(p.uid))
+	}
+	dst = append(dst, `{"client_msg_no":`...)
+	dst = appendJSON(dst, r.ClientMsgNo)
+	dst = append(dst, `,"channel_id":`...)
+	dst = appendJSON(dst, channel)
+	dst = append(dst, `,"channel_type":`...)
+	dst = strconv.AppendUint(dst, uint64(d.Channel.Type), 10)
+	dst = append(dst, `,"from_uid":`...)
+	dst = appendJSON(dst, r.FromUID)
+	dst = append(dst, `,"message_id":`...)
+	dst = strconv.AppendInt(dst, d.MessageID, 10)
+	dst = append(dst, `,"msg_event_seq":`...)
+	dst = strconv.AppendUint(dst, d.Seq, 10)
+	if len(r.Payload) > 2 { // an object with something in it
+		dst = append(append(dst, ','), r.Payload[1:]...)
+	} else {
+		dst = append(dst, '}')
+	}
+	return dst
+}
+
+func appendJSON(dst, text []byte) []byte {
+	quoted, err := json.Marshal(string(text))
+	if err != nil {
+		panic("BUG: a text cannot be written as JSON: " + err.Error())
+	}
+	return append(dst, quoted...)
+}
