@@ -224,8 +224,49 @@ func (s *Server) readDown(ch *message.Channel, q *question, answer *past) {
 	}
 }
 
-// search looks for one message, from the newest to the oldest.
+// search looks for one message: one with an id where the time in the id says that
+// it lies, and then, as any other, from the newest to the oldest.
 func (s *Server) search(r *http.Request, ch *message.Channel, q *question, answer *past) {
+	if q.msgID != 0 {
+		near := past{First: answer.First, Last: answer.Last}
+		near.First = s.seek(ch, q.msgID-idSlack, near)
+		if near.Last = min(near.Last, s.seek(ch, q.msgID+idSlack, near)); near.First <= near.Last {
+			if s.scan(r, ch, q, &near); len(near.Messages) > 0 {
+				answer.Messages = near.Messages
+				return
+			}
+		}
+	}
+	s.scan(r, ch, q, answer)
+}
+
+// idSlack is by how much the ids of a channel's messages are out of order where
+// several loops give them: some milliseconds. After the clock was set they are by
+// more, and the whole channel is looked through.
+const idSlack = 1000 << message.IDTimeShift
+
+// seek returns the first sequence of a stretch behind which ids are at least id, if
+// they ascend, or one behind the stretch.
+func (s *Server) seek(ch *message.Channel, id int64, in past) uint64 {
+	low, high := in.First, in.Last+1
+	var rec message.Record
+	for low < high {
+		mid := low + (high-low)/2
+		page := s.page(ch, mid, 1)
+		below := len(page.Seqs) > 0 && page.Batch.Record(0, &rec) == nil && rec.MessageID < id
+		next := page.Next
+		page.Batch.Release()
+		if below {
+			low = max(mid+1, min(next, high))
+		} else {
+			high = mid
+		}
+	}
+	return low
+}
+
+// scan looks for one message in a stretch, from the newest to the oldest.
+func (s *Server) scan(r *http.Request, ch *message.Channel, q *question, answer *past) {
 	var rec message.Record
 	for to := answer.Last; to >= answer.First && to > 0 && r.Context().Err() == nil; {
 		from := answer.First

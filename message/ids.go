@@ -12,7 +12,8 @@ import "time"
 const (
 	counterBits = 18
 	makerBits   = 4
-	timeShift   = counterBits + makerBits
+	// IDTimeShift is how far the milliseconds are shifted in an id.
+	IDTimeShift = counterBits + makerBits
 	// MaxLoops is how many loops have ids of their own; HTTPMaker is the one
 	// behind them.
 	MaxLoops  = 1<<makerBits - 1
@@ -31,7 +32,7 @@ type IDs struct {
 
 // NewIDs returns ids that are all above floor.
 func NewIDs(maker int, floor int64) IDs {
-	return IDs{maker: int64(maker), ms: floor >> timeShift, counter: 1<<counterBits - 1}
+	return IDs{maker: int64(maker), ms: floor >> IDTimeShift, counter: 1<<counterBits - 1}
 }
 
 // Next returns an id that was not there before.
@@ -42,5 +43,5 @@ func (s *IDs) Next(now time.Time) int64 {
 		s.ms++
 		s.counter = 0
 	}
-	return s.ms<<timeShift | s.maker<<counterBits | s.counter
+	return s.ms<<IDTimeShift | s.maker<<counterBits | s.counter
 }
