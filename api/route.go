@@ -17,7 +17,7 @@ type route struct {
 	UIDs []string `json:"uids,omitempty"`
 }
 
-func (s *Server) routes(r *http.Request) route {
+func (s *Server) addresses(r *http.Request) route {
 	host, _, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		host = r.Host
@@ -36,7 +36,9 @@ func (s *Server) routes(r *http.Request) route {
 }
 
 // route answers GET /route: where a user's client is to connect to.
-func (s *Server) route(w http.ResponseWriter, r *http.Request) { reply(w, http.StatusOK, s.routes(r)) }
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	reply(w, http.StatusOK, s.addresses(r))
+}
 
 // routeMany answers POST /route/batch.
 func (s *Server) routeMany(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +51,7 @@ func (s *Server) routeMany(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot tell where to connect: %w", err))
 		return
 	}
-	all := s.routes(r)
+	all := s.addresses(r)
 	all.UIDs = uids
 	reply(w, http.StatusOK, []route{all})
 }

@@ -72,48 +72,11 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	}
 	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", s.health)
-	mux.HandleFunc("GET /metrics", s.metrics)
-	mux.HandleFunc("GET /varz", s.varz)
-	mux.HandleFunc("GET /backup", s.backup)
-	reads := make(slots, maxReads)
-	mux.HandleFunc("GET /history", reads.limit("readings of history", s.history))
-	changes := make(slots, maxChanges)
-	for _, a := range actions() {
-		mux.HandleFunc("POST "+a.path, changes.limit("changes", s.change(a)))
+	for _, r := range s.routes() {
+		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
-	mux.HandleFunc("GET /channel/blacklist", s.lists(false))
-	mux.HandleFunc("GET /channel/whitelist", s.lists(true))
-	mux.HandleFunc("POST /user/token", changes.limit("changes", s.token))
-	mux.HandleFunc("POST /user/device_quit", changes.limit("changes", s.deviceQuit))
-	mux.HandleFunc("POST /user/offline_push", changes.limit("changes", s.offlinePush))
-	mux.HandleFunc("POST /user/systemuids_add", changes.limit("changes", s.systems(message.OpSystem)))
-	mux.HandleFunc("POST /user/systemuids_remove", changes.limit("changes", s.systems(message.OpOrdinary)))
-	mux.HandleFunc("GET /user/systemuids", s.allSystems)
-	mux.HandleFunc("POST /user/onlinestatus", s.onlineStatus)
-	mux.HandleFunc("GET /connz", s.connz)
-	mux.HandleFunc("POST /conn/kick", s.end(message.ReasonConnectKick))
-	mux.HandleFunc("POST /conn/remove", s.end(0))
-	mux.HandleFunc("GET /route", s.route)
-	mux.HandleFunc("POST /route/batch", s.routeMany)
-	mux.HandleFunc("POST /conversation/sync", reads.limit("readings of history", s.talks))
-	mux.HandleFunc("POST /conversation/syncMessages", reads.limit("readings of history", s.talkMessages))
-	mux.HandleFunc("POST /conversations/clearUnread", changes.limit("changes", s.changeTalk(message.OpRead)))
-	mux.HandleFunc("POST /conversations/setUnread", changes.limit("changes", s.changeTalk(message.OpUnread)))
-	mux.HandleFunc("POST /conversations/delete", changes.limit("changes", s.changeTalk(message.OpHide)))
-	sends := make(slots, maxSends)
-	mux.HandleFunc("POST /message/send", sends.limit("messages", s.send))
-	mux.HandleFunc("POST /message/sendbatch", sends.limit("messages", s.sendBatch))
-	mux.HandleFunc("POST /message/event", sends.limit("messages", s.event))
-	mux.HandleFunc("POST /message/eventsync", reads.limit("readings of history", s.eventSync))
-	mux.HandleFunc("POST /messages", reads.limit("readings of history", s.messages))
-	mux.HandleFunc("POST /channel/messagesync", reads.limit("readings of history", s.messageSync))
-	mux.HandleFunc("GET /channel/max_message_seq", s.maxSeq)
-	mux.HandleFunc("GET /channel/last_message", reads.limit("readings of history", s.lastMessage))
-	mux.HandleFunc("GET /message/byclientmsgno", reads.limit("readings of history", s.byClientMsgNo))
-	mux.HandleFunc("POST /channel/keep", changes.limit("changes", s.keep))
 	s.http = http.Server{
-		Handler:           guard(o.Token, mux),
+		Handler:           guard(o.Token, sorry(mux)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -123,6 +86,96 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	}
 	return s
 }
+
+// endpoint is one kind of request.
+type endpoint struct {
+	method, path string
+	handler      http.HandlerFunc
+}
+
+// routes are all kinds of requests; openapi.json describes each.
+func (s *Server) routes() []endpoint {
+	slot := func(n int, what string) func(http.HandlerFunc) http.HandlerFunc {
+		room := make(slots, n)
+		return func(h http.HandlerFunc) http.HandlerFunc { return room.limit(what, h) }
+	}
+	read, change, send := slot(maxReads, "readings of history"), slot(maxChanges, "changes"), slot(maxSends, "messages")
+	all := []endpoint{
+		{"GET", "/health", s.health},
+		{"GET", "/metrics", s.metrics},
+		{"GET", "/varz", s.varz},
+		{"GET", "/backup", s.backup},
+		{"GET", "/openapi.json", s.describe},
+
+		{"GET", "/channel/blacklist", s.lists(false)},
+		{"GET", "/channel/whitelist", s.lists(true)},
+		{"POST", "/channel/keep", change(s.keep)},
+
+		{"POST", "/user/token", change(s.token)},
+		{"POST", "/user/device_quit", change(s.deviceQuit)},
+		{"POST", "/user/offline_push", change(s.offlinePush)},
+		{"POST", "/user/systemuids_add", change(s.systems(message.OpSystem))},
+		{"POST", "/user/systemuids_remove", change(s.systems(message.OpOrdinary))},
+		{"GET", "/user/systemuids", s.allSystems},
+		{"POST", "/user/onlinestatus", s.onlineStatus},
+
+		{"GET", "/connz", s.connz},
+		{"POST", "/conn/kick", s.end(message.ReasonConnectKick)},
+		{"POST", "/conn/remove", s.end(0)},
+		{"GET", "/route", s.route},
+		{"POST", "/route/batch", s.routeMany},
+
+		{"POST", "/conversation/sync", read(s.talks)},
+		{"POST", "/conversation/syncMessages", read(s.talkMessages)},
+		{"POST", "/conversations/clearUnread", change(s.changeTalk(message.OpRead))},
+		{"POST", "/conversations/setUnread", change(s.changeTalk(message.OpUnread))},
+		{"POST", "/conversations/delete", change(s.changeTalk(message.OpHide))},
+
+		{"POST", "/message/send", send(s.send)},
+		{"POST", "/message/sendbatch", send(s.sendBatch)},
+		{"POST", "/message/event", send(s.event)},
+		{"POST", "/message/eventsync", read(s.eventSync)},
+		{"POST", "/messages", read(s.messages)},
+		{"POST", "/channel/messagesync", read(s.messageSync)},
+		{"GET", "/channel/max_message_seq", s.maxSeq},
+		{"GET", "/channel/last_message", read(s.lastMessage)},
+		{"GET", "/message/byclientmsgno", read(s.byClientMsgNo)},
+		{"GET", "/history", read(s.history)},
+	}
+	for _, a := range actions() {
+		all = append(all, endpoint{"POST", a.path, change(s.change(a))})
+	}
+	return all
+}
+
+// sorry answers what is no kind of request in the form of all other errors.
+func sorry(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		said := silent{header: make(http.Header), status: http.StatusNotFound}
+		h.ServeHTTP(&said, r)
+		if allow := said.header.Get("Allow"); said.status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", allow)
+			fail(w, said.status, fmt.Errorf("cannot %s %s: %s is possible", r.Method, r.URL.Path, allow))
+			return
+		}
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot %s %s: there is no such path; GET /openapi.json describes those there are", r.Method, r.URL.Path))
+	})
+}
+
+// silent keeps a status and nothing that is written.
+type silent struct {
+	header http.Header
+	status int
+}
+
+func (s *silent) Header() http.Header         { return s.header }
+func (s *silent) WriteHeader(status int)      { s.status = status }
+func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 
 // Serve answers requests on ln until Close, and returns why it ended otherwise.
 func (s *Server) Serve(ln net.Listener) error {
