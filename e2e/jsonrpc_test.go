@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -260,7 +262,7 @@ func TestJSONKick(t *testing.T) {
 }
 
 func TestJSONRefusedLogins(t *testing.T) {
-	b := start(t)
+	b := start(t, set("net.login_timeout", "10m")) // what ends is not waited out
 	bothWays(t, func(t *testing.T, ws bool) {
 		for _, c := range []struct{ request, answer string }{
 			{connectAs("a@b"), `{"jsonrpc":"2.0","id":"1","error":{"code":2,"message":"auth fail"}}`},
@@ -314,6 +316,57 @@ func TestJSONBadRequests(t *testing.T) {
 			like(t, r.next(), c.answer)
 		}
 	})
+}
+
+// Streams that were JSON once, many at a time, while two people talk.
+func TestJSONBadInput(t *testing.T) {
+	const workers = 4
+	streams := pick(2_000, 50_000)
+	r := random(t)
+	b := start(t, set("log.level", "error"))
+	before := b.status("VmRSS")
+	x, y := b.must(t, dialer{uid: "good", json: true, ws: true}), b.must(t, dialer{uid: "fine", json: true})
+	stop, talked := make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := talk(x, y, stop)
+		talked <- err
+	}()
+	session := func(r *rand.Rand) []byte {
+		p := connectAs(fmt.Sprint("victim", r.IntN(50)))
+		for k := range 1 + r.IntN(6) {
+			p += fmt.Sprintf(`{"method":"send","id":"%d","params":{"header":{"redDot":true},"setting":{"topic":true},"topic":"t","expire":%d,"clientMsgNo":"%d","channelId":"victim%d","channelType":%d,"payload":"%s"}}`,
+				k, r.IntN(3), r.IntN(1000), r.IntN(50), 1+r.IntN(3), strings.Repeat("QUJD", r.IntN(50)))
+			p += []string{`{"method":"ping","id":"p"}`, `{"method":"recvack","params":{"messageId":"1","messageSeq":1}}`, `{"method":"disconnect"}`, `{"method":"dance","id":"x"}`,
+				`{"method":"subscribe","id":"s","params":{"subNo":"n","channelId":"c","channelType":7}}`, `{"a":[[[{}]]]}`, " \n"}[r.IntN(7)]
+		}
+		return []byte(p)
+	}
+	var left atomic.Int64
+	left.Store(int64(streams))
+	var done sync.WaitGroup
+	for range workers {
+		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+		done.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := attack(r, b, mutate(r, session(r))); err != nil {
+					t.Errorf("a stream got no connection: %v", err)
+					return
+				}
+			}
+		})
+	}
+	done.Wait()
+	close(stop)
+	if err := <-talked; err != nil {
+		t.Errorf("good traffic was disturbed: %v", err)
+	}
+	b.running()
+	if after := b.status("VmRSS"); after > before+64<<20 {
+		t.Errorf("RSS grew from %d to %d MiB", before>>20, after>>20)
+	}
+	if said := b.log.String(); strings.Contains(said, "panic") || strings.Contains(said, "goroutine ") {
+		t.Errorf("a panic in the output:\n%s", tail(said, 40))
+	}
 }
 
 // What is not JSON, or too much of it, ends the connection, is counted and is

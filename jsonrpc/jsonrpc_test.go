@@ -175,26 +175,28 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 	var c wukong.Connect
 	var s wukong.Send
 	var a wukong.Recvack
+	var sub wukong.Sub
 	huge := strings.Repeat("u", wukong.MaxString+1)
 	for params, read := range map[string]func(r *Request) error{
-		`null`:                              func(r *Request) error { return r.Connect(&c) },
-		`[]`:                                func(r *Request) error { return r.Connect(&c) },
-		`"x"`:                               func(r *Request) error { return r.Send(&s) },
-		`{"uid":5}`:                         func(r *Request) error { return r.Connect(&c) },
-		`{"uid":"` + huge + `"}`:            func(r *Request) error { return r.Connect(&c) },
-		`{"version":300}`:                   func(r *Request) error { return r.Connect(&c) },
-		`{"deviceFlag":-1}`:                 func(r *Request) error { return r.Connect(&c) },
-		`{"payload":{"type":1}}`:            func(r *Request) error { return r.Send(&s) },
-		`{"payload":"###"}`:                 func(r *Request) error { return r.Send(&s) },
-		`{"channelType":256}`:               func(r *Request) error { return r.Send(&s) },
-		`{"channelType":1.5}`:               func(r *Request) error { return r.Send(&s) },
-		`{"expire":-1}`:                     func(r *Request) error { return r.Send(&s) },
-		`{"header":{"dup":1}}`:              func(r *Request) error { return r.Send(&s) },
-		`{"header":true}`:                   func(r *Request) error { return r.Send(&s) },
-		`{"messageId":"x"}`:                 func(r *Request) error { return r.Recvack(&a) },
-		`{"messageId":"` + huge + `"}`:      func(r *Request) error { return r.Recvack(&a) },
-		`{"messageId":{}}`:                  func(r *Request) error { return r.Recvack(&a) },
-		`{"messageId":"1","messageSeq":-1}`: func(r *Request) error { return r.Recvack(&a) },
+		`null`:                                 func(r *Request) error { return r.Connect(&c) },
+		`[]`:                                   func(r *Request) error { return r.Connect(&c) },
+		`"x"`:                                  func(r *Request) error { return r.Send(&s) },
+		`{"uid":5}`:                            func(r *Request) error { return r.Connect(&c) },
+		`{"uid":"` + huge + `"}`:               func(r *Request) error { return r.Connect(&c) },
+		`{"version":300}`:                      func(r *Request) error { return r.Connect(&c) },
+		`{"deviceFlag":-1}`:                    func(r *Request) error { return r.Connect(&c) },
+		`{"payload":{"type":1}}`:               func(r *Request) error { return r.Send(&s) },
+		`{"payload":"###"}`:                    func(r *Request) error { return r.Send(&s) },
+		`{"channelType":256}`:                  func(r *Request) error { return r.Send(&s) },
+		`{"channelType":1.5}`:                  func(r *Request) error { return r.Send(&s) },
+		`{"expire":-1}`:                        func(r *Request) error { return r.Send(&s) },
+		`{"header":{"dup":1}}`:                 func(r *Request) error { return r.Send(&s) },
+		`{"header":true}`:                      func(r *Request) error { return r.Send(&s) },
+		`{"messageId":"x"}`:                    func(r *Request) error { return r.Recvack(&a) },
+		`{"messageId":"` + huge + `"}`:         func(r *Request) error { return r.Recvack(&a) },
+		`{"subNo":"` + huge[:maxEcho+1] + `"}`: func(r *Request) error { return r.Sub(&sub) },
+		`{"messageId":{}}`:                     func(r *Request) error { return r.Recvack(&a) },
+		`{"messageId":"1","messageSeq":-1}`:    func(r *Request) error { return r.Recvack(&a) },
 	} {
 		r := parse(t, `{"method":"x","id":"1","params":`+params+`}`)
 		err := read(r)

@@ -263,6 +263,9 @@ func (r *Request) Recvack(a *wukong.Recvack) error {
 	return nil
 }
 
+// maxEcho bounds what an answer repeats of a request, in bytes.
+const maxEcho = 1024
+
 // Sub reads the params of MethodSubscribe or MethodUnsubscribe. The error is an
 // *Error.
 func (r *Request) Sub(s *wukong.Sub) error {
@@ -276,6 +279,9 @@ func (r *Request) Sub(s *wukong.Sub) error {
 	}{}
 	if err := r.decode(&p); err != nil {
 		return err
+	}
+	if n := len(p.SubNo) + len(p.ChannelID); n > maxEcho {
+		return &Error{CodeInvalidParams, fmt.Sprintf("subNo and channelId have %d bytes, the limit is %d", n, maxEcho)}
 	}
 	*s = wukong.Sub{
 		Flags:       p.Header.flags(),
