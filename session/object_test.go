@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
+	"gatepost/broker"
 	"gatepost/jsonrpc"
+	"gatepost/message"
+	"gatepost/netio"
+	"gatepost/queue"
 	"gatepost/wukong"
 )
 
@@ -32,6 +38,69 @@ func TestUnreadAnswersFitIntoOneRing(t *testing.T) {
 		const wsHeader = 4
 		if all := maxUnread + int((&peer{version: version}).maxUnanswered())*(wsHeader+size); all > 64<<10 {
 			t.Errorf("version %d: %d bytes of answers that nobody reads, at most %d", version, all, 64<<10)
+		}
+	}
+}
+
+// An object in many pieces is not read again with each of them, and what is
+// known of it goes with its connection.
+func TestPiecesOfAnObjectAreReadOnce(t *testing.T) {
+	g := &Gate{parts: make(map[uint64]jsonrpc.Splitter)}
+	p := &peer{conn: new(netio.Conn), version: versionJSON}
+	p.conn.Data = p
+	src := []byte(`{"method":"ping","params":{"a":"b"`)
+	if n, taken, err := g.object(p, src); n != 0 || taken || err != nil {
+		t.Fatal(n, taken, err)
+	}
+	clear(src) // who looks again finds no object
+	if n, taken, err := g.object(p, append(src, `,"c":[1,2`...)); n != 0 || taken || err != nil {
+		t.Fatalf("read again: %d, %v, %v", n, taken, err)
+	}
+	if g.OnClose(p.conn, io.EOF); len(g.parts) > 0 {
+		t.Error("the pieces of a closed connection are still known")
+	}
+}
+
+// full is a log whose queue takes nothing until it is told to.
+type full struct {
+	straight
+	open *atomic.Bool
+}
+
+func (f full) Propose(b *message.Batch) error {
+	if !f.open.Load() {
+		return queue.ErrFull
+	}
+	return f.straight.Propose(b)
+}
+
+// While the log takes nothing a SEND is left where it is, and answered when its
+// turn comes.
+func TestAFullLogStopsJSONToo(t *testing.T) {
+	var open atomic.Bool
+	addr, g := stackOn(t, func(core *broker.Broker) Proposer { return full{straight{core}, &open} })
+	alice, answers := loginJSON(t, addr, "alice")
+	rounds := func(n int64) {
+		for until := g.Stats().LogFull.Load() + n; g.Stats().LogFull.Load() < until; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	const n = 5
+	for k := 1; k <= n; k++ {
+		fmt.Fprintf(alice, `{"method":"send","id":"%d","params":{"channelId":"bob","channelType":1,"payload":"eHg="}}`, k)
+		rounds(20)
+		if got := g.Stats().Sends.Load(); got != 1 {
+			t.Fatalf("%d SENDs were taken, the log takes none", got)
+		}
+	}
+	open.Store(true)
+	for k := 1; k <= n; k++ {
+		var a struct {
+			ID     string
+			Result struct{ MessageSeq int }
+		}
+		if err := answers.Decode(&a); err != nil || a.ID != fmt.Sprint(k) || a.Result.MessageSeq != k {
+			t.Fatal(a, err)
 		}
 	}
 }

@@ -30,12 +30,12 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 // submit admits a SEND: the message is copied into the round's batch, or
 // refused at once.
 func (g *Gate) submit(p *peer, s *wukong.Send) {
+	p.conn.Owe(1) // first: what follows may answer, if the log takes nothing
+	p.owed++
 	reason := g.admit(p, s)
 	if reason == wukong.ReasonSuccess {
 		reason = g.accept(p, s)
 	}
-	p.conn.Owe(1)
-	p.owed++
 	if reason != wukong.ReasonSuccess {
 		g.stats.SendsRefuse.Add(1)
 		// Behind the answers to what was sent before.
