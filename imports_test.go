@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"hwprofile": {xsys},
 	"ring":      {xsys},
 	"message":   {"github.com/valyala/bytebufferpool"},
+	"jsonrpc":   {"wukong"}, // its frames in another encoding
 
 	"config": {"hwprofile", "github.com/BurntSushi/toml"},
 	"netio":  {"ring", xsys},
@@ -42,7 +43,7 @@ var allowed = map[string][]string{
 
 	// The core knows no socket, no protocol and no disk.
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
-	"session": {"ack", "broker", "message", "netio", "queue", "wukong"},
+	"session": {"ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
 	"cli":     {"backup", "config", "hwprofile", "metrics", "store", "wal", "wukong"},
 	"": {"ack", "api", "backup", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",

@@ -25,6 +25,7 @@ type dialer struct {
 	flag    byte // device_flag: 0 app, 1 web, 2 pc
 	version byte // default 5
 	ws      bool
+	json    bool // JSON-RPC: version 5 and not encrypted
 	noAck   bool // do not send RECVACKs
 	rcvbuf  int  // SO_RCVBUF, bytes
 	buffer  int  // read buffer to start with; default 32 KiB
@@ -40,6 +41,7 @@ type client struct {
 	conn    net.Conn
 	uid     string
 	version byte // the version both sides speak
+	json    bool
 	ack     connack
 	noAck   bool
 	onAck   func(sendack)
@@ -75,7 +77,7 @@ func (b *broker) login(d dialer) (*client, connack, error) {
 	}
 	var priv *ecdh.PrivateKey
 	hello := connect{version: d.version, deviceFlag: d.flag, deviceID: d.device, uid: d.uid, token: d.token, timestamp: time.Now().UnixMilli()}
-	if b.encrypted {
+	if b.encrypted && !d.json {
 		priv = newKey()
 		hello.key = publicKey(priv)
 	}
@@ -83,7 +85,10 @@ func (b *broker) login(d dialer) (*client, connack, error) {
 	if err != nil {
 		return nil, connack{}, err
 	}
-	c := &client{conn: conn, uid: d.uid, version: min(d.version, 5), noAck: d.noAck, onAck: d.onAck, onRecv: d.onRecv}
+	if d.json {
+		conn = newRPC(conn)
+	}
+	c := &client{conn: conn, uid: d.uid, version: min(d.version, 5), json: d.json, noAck: d.noAck, onAck: d.onAck, onRecv: d.onRecv}
 	c.cond = sync.NewCond(&c.mu)
 	if _, err = conn.Write(append(hello.append(nil), d.first...)); err != nil {
 		conn.Close()
@@ -123,7 +128,7 @@ func (b *broker) login(d dialer) (*client, connack, error) {
 		}
 		return nil, c.ack, nil
 	}
-	if b.encrypted {
+	if priv != nil {
 		if c.seal, err = newBox(priv, c.ack.key, c.ack.salt); err != nil {
 			conn.Close()
 			return nil, c.ack, err

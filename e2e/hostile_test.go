@@ -141,6 +141,9 @@ func attack(r *rand.Rand, b *broker, p []byte) error {
 		switch r.IntN(3) {
 		case 0:
 			w = s // good framing, bad content
+			if bytes.HasPrefix(p, []byte("{")) {
+				s.data = opText
+			}
 		case 1: // bad framing
 			var raw bytes.Buffer
 			(&wsConn{Conn: bufferConn{c, &raw}}).Write(p)

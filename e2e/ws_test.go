@@ -25,8 +25,8 @@ const (
 )
 
 // wsConn is the smallest WebSocket client that will do: a net.Conn whose Write
-// is one binary message and whose Read is the byte stream of the server's
-// binary messages. Pings are answered.
+// is one message and whose Read is the byte stream of the server's messages,
+// binary both ways or text both ways. Pings are answered.
 type wsConn struct {
 	net.Conn
 	r       *bufio.Reader
@@ -35,6 +35,7 @@ type wsConn struct {
 	pongs   chan []byte
 	closed  chan uint16 // close code of the server
 	onStart func(size int)
+	data    byte // opText or opBinary
 }
 
 // dialWS opens addr and does the RFC 6455 handshake.
@@ -70,7 +71,7 @@ func upgradeWS(c net.Conn, host string) (*wsConn, error) {
 		return nil, fmt.Errorf("websocket handshake: accept %q, want %q", got, want)
 	}
 	c.SetDeadline(time.Time{})
-	return &wsConn{Conn: c, r: r, pongs: make(chan []byte, 16), closed: make(chan uint16, 1)}, nil
+	return &wsConn{Conn: c, r: r, pongs: make(chan []byte, 16), closed: make(chan uint16, 1), data: opBinary}, nil
 }
 
 // writeFrame sends one frame, masked unless naked.
@@ -110,7 +111,7 @@ func (w *wsConn) writeFrame(op byte, fin, naked bool, p []byte) error {
 }
 
 func (w *wsConn) Write(p []byte) (int, error) {
-	if err := w.writeFrame(opBinary, true, false, p); err != nil {
+	if err := w.writeFrame(w.data, true, false, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -152,7 +153,7 @@ func (w *wsConn) next() error {
 		}
 		size = int(binary.BigEndian.Uint64(h[:]))
 	}
-	if op == opBinary || op == opContinue {
+	if op == w.data || op == opContinue {
 		w.rest = size
 		if w.onStart != nil {
 			w.onStart(size)

@@ -90,6 +90,14 @@ func (c *Conn) WebSocket() bool { return c.ws != nil }
 // Text says whether the bytes of Peek came last in a text message.
 func (c *Conn) Text() bool { return c.ws != nil && c.ws.text }
 
+// SendText makes the messages of a WebSocket text from now on instead of binary:
+// what is committed must be UTF-8. On plain TCP it does nothing.
+func (c *Conn) SendText() {
+	if c.ws != nil {
+		c.ws.sendText = true
+	}
+}
+
 // SetEstablished says that the login is done: from now on IdleTimeout counts
 // instead of LoginTimeout.
 func (c *Conn) SetEstablished() {
@@ -204,7 +212,7 @@ func (c *Conn) outKeeping(n int, keep int64) []byte {
 }
 
 // Commit adds the first n bytes of what Out returned to the output. They are
-// written at the end of the round. On a WebSocket they are one binary message,
+// written at the end of the round. On a WebSocket they are one message,
 // complete and alone: there are clients that read one frame per message and
 // drop the rest.
 func (c *Conn) Commit(n int) {
@@ -232,8 +240,8 @@ func (c *Conn) WantDrained() {
 	c.markDirty()
 }
 
-// Write copies p to the output, on a WebSocket as one binary message. It returns false, and writes nothing, when Out
-// would return nil.
+// Write copies p to the output, on a WebSocket as one message. It returns
+// false, and writes nothing, when Out would return nil.
 func (c *Conn) Write(p []byte) bool {
 	if len(p) == 0 {
 		return true

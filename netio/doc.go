@@ -33,8 +33,8 @@
 //
 // WebSocket: the payload of data messages is one stream under Peek, so a frame
 // of the handler may be split over messages or share one. In the other
-// direction each Commit or Write is one binary message; all of a round leave
-// in one write.
+// direction each Commit or Write is one message, binary unless SendText was
+// called; all of a round leave in one write.
 //
 // After a crash nothing is left to recover; clients reconnect.
 package netio

@@ -52,6 +52,7 @@ type webSocket struct {
 	head      uint8  // bytes kept for a header before what Out returned last
 	code      uint16 // of the peer's close frame, or 0
 	text      bool   // what Text returns
+	sendText  bool   // see SendText
 	closeSent bool
 }
 
@@ -356,7 +357,11 @@ func (w *webSocket) seal(p []byte, n int) int {
 	if head != int(w.head) {
 		copy(p[head:], p[int(w.head):int(w.head)+n])
 	}
-	appendHeader(p[:0], n)
+	op := byte(opBinary)
+	if w.sendText {
+		op = opText
+	}
+	appendHeader(p[:0], op, n)
 	return head + n
 }
 
@@ -371,9 +376,9 @@ func headerSize(n int) int {
 	return 10
 }
 
-// appendHeader appends the header of a final binary frame of n bytes.
-func appendHeader(dst []byte, n int) []byte {
-	dst = append(dst, 0x80|opBinary)
+// appendHeader appends the header of a final frame of n bytes.
+func appendHeader(dst []byte, op byte, n int) []byte {
+	dst = append(dst, 0x80|op)
 	switch {
 	case n < 126:
 		return append(dst, byte(n))

@@ -167,6 +167,34 @@ func TestTextIsTold(t *testing.T) {
 	}
 }
 
+// Whoever wants text gets it from then on, in messages of any size.
+func TestMessagesAreTextForThoseWhoWantIt(t *testing.T) {
+	g := newGate()
+	g.read = func(c *Conn) error {
+		if c.Text() {
+			c.SendText()
+		}
+		c.Write(c.Peek())
+		c.Discard(len(c.Peek()))
+		return nil
+	}
+	s := serve(t, Options{}, g)
+	w := dialWS(t, s)
+	for i, sent := range []struct{ first, want byte }{{0x82, 0x82}, {0x81, 0x81}, {0x82, 0x81}} {
+		for _, n := range []int{1, 200, 70_000} {
+			p := bytes.Repeat([]byte{'a' + byte(i)}, n)
+			w.TCPConn.Write(frame(sent.first, p))
+			for got := 0; got < n; {
+				first, payload, err := w.next()
+				if err != nil || first != sent.want {
+					t.Fatalf("the answer to %#x begins with %#x, want %#x: %v", sent.first, first, sent.want, err)
+				}
+				got += len(payload)
+			}
+		}
+	}
+}
+
 func TestAPauseBeforeTheCloseFrameLosesNothing(t *testing.T) {
 	g := newGate()
 	var resume atomic.Bool

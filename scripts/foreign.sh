@@ -4,7 +4,7 @@
 # 386 runs as it is on a PC, the others under qemu's user emulation.
 set -eu
 GO=${GO:-go}
-packages="./message ./queue ./ack ./ring ./wukong ./wal ./store ./broker ./config ./hwprofile ./metrics"
+packages="./message ./queue ./ack ./ring ./wukong ./jsonrpc ./wal ./store ./broker ./config ./hwprofile ./metrics"
 host=$($GO env GOHOSTARCH)
 
 # on GOARCH QEMU: the tests for one processor.

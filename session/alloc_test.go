@@ -33,6 +33,10 @@ func (nowhere) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
 
 // stack is a loop with its gate and a core, on a real socket.
 func stack(t testing.TB) (addr string, g *Gate) {
+	return stackOn(t, func(core *broker.Broker) Proposer { return straight{core} })
+}
+
+func stackOn(t testing.TB, log func(*broker.Broker) Proposer) (addr string, g *Gate) {
 	logger := slog.New(slog.DiscardHandler)
 	core := broker.New(broker.Options{InboxItems: 1000, InboxBytes: 8 << 20, DedupWindow: 1000, Logger: logger}, nowhere{})
 	reader := broker.NewReader(nowhere{}, 1, logger)
@@ -46,7 +50,7 @@ func stack(t testing.TB) (addr string, g *Gate) {
 	g = New(Options{
 		MaxPayload: wukong.MaxPayload, GroupBytes: 1 << 20, InflightMax: 1024, InflightTotal: 1024, CursorInterval: time.Hour,
 		MailboxItems: 10_000, MailboxBytes: 8 << 20, Logger: logger,
-	}, server.Loops()[0], core, straight{core}, reader)
+	}, server.Loops()[0], core, log(core), reader)
 	out := []broker.Outbox{g}
 	var failed atomic.Pointer[error]
 	run := func(f func() error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gatepost/broker"
+	"gatepost/jsonrpc"
 	"gatepost/message"
 	"gatepost/wukong"
 )
@@ -22,26 +23,32 @@ func (p *peer) attach(loop uint16, deviceID string) broker.Attach {
 // LoginBytes is more than any CONNECT has: names and a token of a few KiB.
 const LoginBytes = 16 << 10
 
-// connect logs a connection in or refuses it with the reason.
+// connect handles a CONNECT.
 func (g *Gate) connect(p *peer, f wukong.Frame) error {
 	var c wukong.Connect
 	if err := c.Decode(f); err != nil {
 		return err
 	}
 	p.version = min(c.Version, wukong.LatestVersion)
+	g.enter(p, &c)
+	return nil
+}
+
+// enter logs a connection in or refuses it with the reason.
+func (g *Gate) enter(p *peer, c *wukong.Connect) {
 	answer := wukong.Connack{TimeDiff: time.Now().UnixMilli() - c.ClientTimestamp, NodeID: g.o.NodeID}
-	if c.Version > 3 {
-		answer.ServerVersion = p.version
+	if c.Version > 3 || p.json() {
+		answer.ServerVersion = min(c.Version, wukong.LatestVersion)
 	}
-	answer.Reason = g.login(p, &c, &answer)
+	answer.Reason = g.login(p, c, &answer)
 	if answer.Reason != wukong.ReasonSuccess {
 		answer.ServerKey, answer.Salt, answer.NodeID = nil, nil, 0
 		g.stats.LoginsFail.Add(1)
 		g.complaints.add(g.now, "login refused", "remote", p.conn.RemoteAddr(), "reason", answer.Reason.String())
-		p.conn.Write(answer.Append(g.plain[:0], p.version))
+		g.connack(p, &answer)
 		p.state = stateClosing
 		p.conn.Close(errLogin)
-		return nil
+		return
 	}
 	p.uid, p.device = string(c.UID), c.DeviceFlag
 	if p.tag = message.DeviceTag(c.DeviceID); len(c.DeviceID) == 0 { // a device of its own
@@ -56,16 +63,28 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 	g.stats.Live.Add(1)
 	g.stats.Logins.Add(1)
 	// The CONNACK stands in the output before any push can.
-	if !p.conn.Write(answer.Append(g.plain[:0], p.version)) {
+	if !g.connack(p, &answer) {
 		p.conn.Close(errOutput)
-		return nil
+		return
 	}
 	a := p.attach(g.index, string(c.DeviceID))
 	a.Master = master
 	if err := g.core.Attach(a); err != nil {
 		p.conn.Close(errClosed)
 	}
-	return nil
+}
+
+func (g *Gate) connack(p *peer, a *wukong.Connack) bool {
+	if p.json() {
+		return g.reply(p, jsonrpc.AppendConnack(g.out[:0], g.call.ID, a))
+	}
+	return g.reply(p, a.Append(g.out[:0], p.version))
+}
+
+// reply writes what was appended to g.out. It reports false if there is no room.
+func (g *Gate) reply(p *peer, out []byte) bool {
+	g.out = out
+	return p.conn.Write(out)
 }
 
 // login checks a CONNECT and exchanges keys.
@@ -86,7 +105,7 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 			return wukong.ReasonAuthFail
 		}
 	}
-	if !g.o.Encryption {
+	if !g.o.Encryption || p.json() {
 		return wukong.ReasonSuccess
 	}
 	if len(c.ClientKey) == 0 {

@@ -5,6 +5,7 @@ import (
 
 	"gatepost/ack"
 	"gatepost/broker"
+	"gatepost/jsonrpc"
 	"gatepost/message"
 	"gatepost/wukong"
 )
@@ -86,7 +87,11 @@ func (g *Gate) kick(p *peer, d *broker.Delivery) {
 	g.stats.Kicked.Add(1)
 	if d.Reason != 0 {
 		m := wukong.Disconnect{Reason: wukong.Reason(d.Reason), Text: []byte("login in other device")}
-		p.conn.Write(m.Append(nil))
+		if p.json() {
+			g.reply(p, jsonrpc.AppendDisconnect(g.out[:0], &m))
+		} else {
+			g.reply(p, m.Append(g.out[:0]))
+		}
 	}
 	p.state = stateClosing
 	p.conn.Close(errKicked)
@@ -169,14 +174,22 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	if r.ChannelType == message.ChannelPerson { // of an agent's channel the id is the pair
 		v.ChannelID = wukong.PersonPeer(r.ChannelID, g.uid)
 	}
-	if p.keys != nil {
+	switch {
+	case p.json():
+		g.out = jsonrpc.AppendRecv(g.out[:0], v)
+		dst := p.conn.OutSpare(len(g.out))
+		if p.dry = dst == nil; p.dry {
+			return false
+		}
+		p.conn.Commit(copy(dst, g.out))
+	case p.keys != nil:
 		c := g.cipher(p)
 		dst := p.conn.OutSpare(c.RecvSize(v, p.version))
 		if p.dry = dst == nil; p.dry {
 			return false
 		}
 		p.conn.Commit(len(c.AppendRecv(dst[:0], v, p.version)))
-	} else {
+	default:
 		dst := p.conn.OutSpare(v.Size(p.version))
 		if p.dry = dst == nil; p.dry {
 			return false
@@ -342,22 +355,27 @@ func (g *Gate) resend(p *peer, d *broker.Delivery) {
 	}
 }
 
-// recvack settles a push.
+// recvack handles a RECVACK.
 func (g *Gate) recvack(p *peer, f wukong.Frame) error {
 	var a wukong.Recvack
 	if err := a.Decode(f); err != nil {
 		return err
 	}
-	k, ok := g.inflight.Acked(ack.Key{Conn: p.conn.ID(), MessageID: a.MessageID})
+	g.acked(p, a.MessageID)
+	return nil
+}
+
+// acked settles a push.
+func (g *Gate) acked(p *peer, messageID int64) {
+	k, ok := g.inflight.Acked(ack.Key{Conn: p.conn.ID(), MessageID: messageID})
 	if !ok {
-		return nil // not stored, or settled before
+		return // not stored, or settled before
 	}
 	g.stats.RecvAcks.Add(1)
 	ref := int32(k.Ref)
 	g.streams[ref].acked(k.Seq)
 	g.markDirty(ref)
 	g.catchUpAll(p)
-	return nil
 }
 
 // stream returns the stream of a channel to a connection, new if needed.

@@ -17,6 +17,10 @@
 // stopped and fetches from there when there is room. Retries, messages missed
 // while offline and a full mailbox are the same fetch.
 //
+// A connection speaks the binary protocol or JSON-RPC, which its first byte says.
+// Only what decodes and encodes differs: frame and object are the two ways in,
+// and connack, writeAck, write and kick choose the way out.
+//
 // After a crash: nothing of a session is stored but read positions, which are
 // records in the log, proposed at intervals. Positions that were not proposed
 // yet mean that a message is pushed once more, with the same message id.

@@ -1,10 +1,10 @@
 package session
 
 import (
-	"encoding/json"
 	"strconv"
 
 	"gatepost/broker"
+	"gatepost/jsonrpc"
 	"gatepost/message"
 	"gatepost/wukong"
 )
@@ -23,18 +23,30 @@ func (g *Gate) event(p *peer, d *broker.Delivery) {
 		panic("BUG: a batch that was applied cannot be read: " + err.Error())
 	}
 	id, typ := r.Stream()
-	g.plain = g.eventData(g.plain[:0], p, r, d)
-	e := wukong.Event{ID: id, Type: typ, Timestamp: r.Timestamp, Data: g.plain}
-	if p.conn.High() {
+	g.data = g.eventData(g.data[:0], p, r, d)
+	e := wukong.Event{ID: id, Type: typ, Timestamp: r.Timestamp, Data: g.data}
+	if p.conn.High() || !g.writeEvent(p, &e) {
 		g.stats.Gone.Add(1)
-		return
 	}
-	dst := p.conn.OutSpare(e.Size())
+}
+
+func (g *Gate) writeEvent(p *peer, e *wukong.Event) bool {
+	size := e.Size()
+	if p.json() {
+		g.out = jsonrpc.AppendEvent(g.out[:0], e)
+		size = len(g.out)
+	}
+	dst := p.conn.OutSpare(size)
 	if p.dry = dst == nil; p.dry {
-		g.stats.Gone.Add(1)
-		return
+		return false
 	}
-	p.conn.Commit(len(e.Append(dst[:0])))
+	if p.json() {
+		dst = append(dst[:0], g.out...)
+	} else {
+		dst = e.Append(dst[:0])
+	}
+	p.conn.Commit(len(dst))
+	return true
 }
 
 // eventData appends the JSON of an event: what the receiver's place in the channel
@@ -45,13 +57,13 @@ func (g *Gate) eventData(dst []byte, p *peer, r *message.Record, d *broker.Deliv
 		channel = wukong.PersonPeer(channel, []byte(p.uid))
 	}
 	dst = append(dst, `{"client_msg_no":`...)
-	dst = appendJSON(dst, r.ClientMsgNo)
+	dst = jsonrpc.AppendString(dst, r.ClientMsgNo)
 	dst = append(dst, `,"channel_id":`...)
-	dst = appendJSON(dst, channel)
+	dst = jsonrpc.AppendString(dst, channel)
 	dst = append(dst, `,"channel_type":`...)
 	dst = strconv.AppendUint(dst, uint64(d.Channel.Type), 10)
 	dst = append(dst, `,"from_uid":`...)
-	dst = appendJSON(dst, r.FromUID)
+	dst = jsonrpc.AppendString(dst, r.FromUID)
 	dst = append(dst, `,"message_id":`...)
 	dst = strconv.AppendInt(dst, d.MessageID, 10)
 	dst = append(dst, `,"msg_event_seq":`...)
@@ -62,12 +74,4 @@ func (g *Gate) eventData(dst []byte, p *peer, r *message.Record, d *broker.Deliv
 		dst = append(dst, '}')
 	}
 	return dst
-}
-
-func appendJSON(dst, text []byte) []byte {
-	quoted, err := json.Marshal(string(text))
-	if err != nil {
-		panic("BUG: a text cannot be written as JSON: " + err.Error())
-	}
-	return append(dst, quoted...)
 }

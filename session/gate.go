@@ -9,6 +9,7 @@ import (
 
 	"gatepost/ack"
 	"gatepost/broker"
+	"gatepost/jsonrpc"
 	"gatepost/message"
 	"gatepost/netio"
 	"gatepost/queue"
@@ -96,12 +97,18 @@ type Gate struct {
 	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
 	crypto  wukong.Scratch
 
+	parts map[uint64]jsonrpc.Splitter // by connection that speaks JSON-RPC: of its incomplete object
+	asked map[uint64][]asked          // and its SENDs that wait for an answer
+	asks  uint32                      // ClientSeq of the newest of them
+
 	items  []broker.Delivery // scratch of a round
 	send   wukong.Send
 	record message.Record
 	stored message.Record
 	recv   wukong.Recv
-	plain  []byte
+	call   jsonrpc.Request
+	out    []byte
+	data   []byte
 	id     []byte
 	topic  []byte
 	uid    []byte
@@ -120,7 +127,8 @@ const maxCiphers = 1024
 
 // A connection is not read any further while maxUnread bytes of its output do
 // not leave or maxUnanswered of its SENDs wait for the log. Together they keep
-// the output of a sender that reads nothing in one ring of 64 KiB.
+// the output of a sender that reads nothing in one ring of 64 KiB; answers in
+// JSON are longer, see peer.maxUnanswered.
 const (
 	maxUnread     = 16 << 10
 	maxUnanswered = 2048
@@ -139,12 +147,14 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		ids:      message.NewIDs(loop.Index(), o.MessageIDFloor),
 		now:      time.Now(),
 		inflight: ack.New(o.Retry),
-		plain:    make([]byte, 0, 1024),
+		out:      make([]byte, 0, 1024),
 		free:     -1,
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
 		held:     make(map[uint64][]wukong.Sendack),
 		unsent:   make(map[uint64][]wukong.Sendack),
+		parts:    make(map[uint64]jsonrpc.Splitter),
+		asked:    make(map[uint64][]asked),
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
 	g.box.wake = loop.Wake
@@ -165,7 +175,7 @@ var (
 	errNotConnect = errors.New("the first frame is not CONNECT")
 	errAgain      = errors.New("a second CONNECT")
 	errServerOnly = errors.New("a frame that only servers send")
-	errText       = errors.New("a text message: JSON is not served yet")
+	errText       = errors.New("a text message to a connection that speaks binary")
 
 	errLogin  = errors.New("login refused")
 	errKicked = errors.New("the user logged in elsewhere")
@@ -184,7 +194,13 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 	src := c.Peek()
 	done := 0
 	defer func() { c.Discard(done) }()
-	if c.Text() {
+	if p.version == 0 && len(src) > 0 && (c.Text() || src[0] == '{') {
+		p.version = versionJSON
+		if c.Text() {
+			c.SendText()
+		}
+	}
+	if c.Text() && !p.json() {
 		return g.bad(p, errText)
 	}
 	for done < len(src) {
@@ -197,20 +213,16 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 			c.WantDrained()
 			return nil
 		}
-		if p.full = p.owed >= maxUnanswered || len(g.held[c.ID()]) > 0; p.full {
+		if p.full = p.owed >= p.maxUnanswered() || len(g.held[c.ID()]) > 0; p.full {
 			c.PauseRead()
 			return nil
 		}
-		f, n, err := wukong.Split(src[done:])
+		n, taken, err := g.next(p, src[done:])
 		if err != nil {
 			return g.bad(p, err)
 		}
 		if n == 0 {
 			return nil
-		}
-		taken, err := g.frame(p, f)
-		if err != nil {
-			return g.bad(p, err)
 		}
 		if !taken {
 			p.waiting = true
@@ -221,6 +233,21 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 		done += n
 	}
 	return nil
+}
+
+// next handles the frame or the JSON object at the front of src, n bytes, 0 if
+// it is not complete yet. It reports false when the log is stalled and it has to
+// come again.
+func (g *Gate) next(p *peer, src []byte) (n int, taken bool, err error) {
+	if p.json() {
+		return g.object(p, src)
+	}
+	f, n, err := wukong.Split(src)
+	if err != nil || n == 0 {
+		return 0, false, err
+	}
+	taken, err = g.frame(p, f)
+	return n, taken, err
 }
 
 // frame handles one frame. It reports false when the log is stalled and the
@@ -294,6 +321,7 @@ func (g *Gate) resume(p *peer) {
 func (g *Gate) OnClose(c *netio.Conn, _ error) {
 	p := c.Data.(*peer)
 	c.Data = nil
+	delete(g.parts, c.ID())
 	if p.uid == "" { // it never logged in
 		return
 	}
@@ -302,6 +330,7 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
 	delete(g.held, c.ID())
+	delete(g.asked, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {
 		s := &g.streams[ref]

@@ -18,7 +18,7 @@ type peer struct {
 	owed     int32        // SENDs that wait for the log
 	tag      uint32       // of its device, see message.DeviceTag; and nameless
 	fetching uint8        // pages asked for and not here yet
-	version  uint8
+	version  uint8        // of the protocol; versionJSON, or 0 before the first request
 	device   uint8
 	state    peerState
 	waiting  bool // reading is paused until the log takes the round's batch

@@ -13,32 +13,36 @@ import (
 // keptFlags are the frame flags that a message keeps.
 const keptFlags = wukong.FlagNoPersist | wukong.FlagRedDot | wukong.FlagSyncOnce
 
-// publish admits a SEND: the message is copied into the round's batch, or
-// refused at once. It reports false, and has done nothing, while the log is
-// stalled.
+// publish handles a SEND. It reports false, and has done nothing, while the log
+// is stalled.
 func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	if g.stalled {
 		return false, nil
 	}
-	s := &g.send
-	if err := s.Decode(f, p.version); err != nil {
+	if err := g.send.Decode(f, p.version); err != nil {
 		return false, err
 	}
+	g.submit(p, &g.send)
+	return true, nil
+}
+
+// submit admits a SEND: the message is copied into the round's batch, or
+// refused at once.
+func (g *Gate) submit(p *peer, s *wukong.Send) {
+	p.conn.Owe(1) // first: what follows may answer, if the log takes nothing
+	p.owed++
 	reason := g.admit(p, s)
 	if reason == wukong.ReasonSuccess {
 		reason = g.accept(p, s)
 	}
-	p.conn.Owe(1)
-	p.owed++
 	if reason != wukong.ReasonSuccess {
 		g.stats.SendsRefuse.Add(1)
 		// Behind the answers to what was sent before.
 		g.held[p.conn.ID()] = append(g.held[p.conn.ID()], wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
 		g.answerHeld(p)
-		return true, nil
+		return
 	}
 	g.stats.Sends.Add(1)
-	return true, nil
 }
 
 // accept puts a SEND that was admitted into the round's batch, decrypted where
@@ -259,7 +263,7 @@ func (g *Gate) answer(p *peer, a wukong.Sendack) {
 	p.owed--
 	g.sendack(p, a)
 	g.answerHeld(p)
-	if p.full && p.owed <= maxUnanswered/2 && len(g.held[p.conn.ID()]) == 0 {
+	if p.full && p.owed <= p.maxUnanswered()/2 && len(g.held[p.conn.ID()]) == 0 {
 		p.full = false
 		g.resume(p)
 	}
@@ -269,7 +273,7 @@ func (g *Gate) answer(p *peer, a wukong.Sendack) {
 // answer is dropped or overtaken.
 func (g *Gate) sendack(p *peer, a wukong.Sendack) {
 	id := p.conn.ID()
-	if rest := g.unsent[id]; len(rest) > 0 || !writeAck(p, &a) {
+	if rest := g.unsent[id]; len(rest) > 0 || !g.writeAck(p, &a) {
 		g.unsent[id] = append(rest, a)
 	}
 }
@@ -280,7 +284,7 @@ func (g *Gate) sendUnsent(p *peer) bool {
 	id := p.conn.ID()
 	rest := g.unsent[id]
 	for i := range rest {
-		if !writeAck(p, &rest[i]) {
+		if !g.writeAck(p, &rest[i]) {
 			g.unsent[id] = rest[i:]
 			return false
 		}
@@ -290,7 +294,10 @@ func (g *Gate) sendUnsent(p *peer) bool {
 }
 
 // writeAck reports false if the output has no room.
-func writeAck(p *peer, a *wukong.Sendack) bool {
+func (g *Gate) writeAck(p *peer, a *wukong.Sendack) bool {
+	if p.json() {
+		return g.writeResult(p, a)
+	}
 	dst := p.conn.Out(wukong.SendackSize)
 	if dst == nil {
 		return false

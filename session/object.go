@@ -1,0 +1,151 @@
+package session
+
+import (
+	"errors"
+	"slices"
+
+	"gatepost/jsonrpc"
+	"gatepost/wukong"
+)
+
+// versionJSON is the version of a connection that speaks JSON-RPC. It is said by
+// the first byte or, on a WebSocket, by a text message.
+const versionJSON = 255
+
+func (p *peer) json() bool { return p.version == versionJSON }
+
+// maxUnanswered is how many SENDs of a connection may wait for the log. An answer
+// in JSON has about 150 bytes, 310 at most, instead of 21.
+func (p *peer) maxUnanswered() int32 {
+	if p.json() {
+		return maxUnanswered / 16
+	}
+	return maxUnanswered
+}
+
+// asked is a SEND in JSON that waits for its answer. The answer comes with a
+// ClientSeq, which such a SEND does not have: it gets one.
+type asked struct {
+	seq uint32
+	id  []byte
+}
+
+var (
+	errFirst  = &jsonrpc.Error{Code: jsonrpc.CodeInvalidRequest, Message: "the first request must be connect"}
+	errSecond = &jsonrpc.Error{Code: jsonrpc.CodeInvalidRequest, Message: "this connection is logged in"}
+)
+
+// object is next for a connection that speaks JSON-RPC.
+func (g *Gate) object(p *peer, src []byte) (n int, taken bool, err error) {
+	id := p.conn.ID()
+	s := g.parts[id]
+	object, n, err := s.Split(src)
+	if err != nil || n == 0 {
+		g.parts[id] = s
+		return 0, false, err
+	}
+	delete(g.parts, id)
+	if object == nil { // space
+		return n, true, nil
+	}
+	taken, err = g.request(p, object)
+	return n, taken, err
+}
+
+// request handles one object. What is wrong with it is said to the client, and
+// ends the connection only before the login.
+func (g *Gate) request(p *peer, object []byte) (taken bool, err error) {
+	r := &g.call
+	taken = true
+	if err = r.Parse(object); err == nil {
+		taken, err = g.serve(p, r)
+	}
+	var wrong *jsonrpc.Error
+	if errors.As(err, &wrong) {
+		g.reply(p, jsonrpc.AppendError(g.out[:0], r.ID, wrong))
+		if p.state == stateLive {
+			err = nil
+		}
+	}
+	return taken, err
+}
+
+// serve is frame for requests.
+func (g *Gate) serve(p *peer, r *jsonrpc.Request) (taken bool, err error) {
+	if p.state == stateNew {
+		if r.Method != jsonrpc.MethodConnect {
+			return true, errFirst
+		}
+		var c wukong.Connect
+		if err := r.Connect(&c); err != nil {
+			return true, err
+		}
+		g.enter(p, &c)
+		return true, nil
+	}
+	switch r.Method {
+	case jsonrpc.MethodSend:
+		if g.stalled {
+			return false, nil
+		}
+		if err := r.Send(&g.send); err != nil {
+			return true, err
+		}
+		g.send.ClientSeq = g.ask(p, r.ID)
+		g.submit(p, &g.send)
+		return true, nil // it is answered when it is stored
+	case jsonrpc.MethodRecvack:
+		var a wukong.Recvack
+		if err := r.Recvack(&a); err != nil {
+			return true, err
+		}
+		g.acked(p, a.MessageID)
+	case jsonrpc.MethodPing:
+	case jsonrpc.MethodSubscribe, jsonrpc.MethodUnsubscribe: // no channel can be subscribed to
+		var s wukong.Sub
+		if err := r.Sub(&s); err != nil {
+			return true, err
+		}
+		g.reply(p, jsonrpc.AppendSuback(g.out[:0], r.ID, &wukong.Suback{
+			Flags: s.Flags, SubNo: s.SubNo, ChannelID: s.ChannelID, ChannelType: s.ChannelType, Action: s.Action,
+			Reason: wukong.ReasonNotSupportChannelType,
+		}))
+		return true, nil
+	case jsonrpc.MethodDisconnect:
+		p.conn.Finish() // behind the answers to what came before
+	case jsonrpc.MethodConnect:
+		return true, errSecond
+	default:
+		return true, r.Unknown()
+	}
+	g.reply(p, jsonrpc.AppendResult(g.out[:0], r.ID))
+	return true, nil
+}
+
+// ask notes that a SEND wants an answer and returns its ClientSeq.
+func (g *Gate) ask(p *peer, id []byte) uint32 {
+	g.asks++
+	if len(id) > 0 {
+		g.asked[p.conn.ID()] = append(g.asked[p.conn.ID()], asked{g.asks, id})
+	}
+	return g.asks
+}
+
+// writeResult is writeAck for JSON.
+func (g *Gate) writeResult(p *peer, a *wukong.Sendack) bool {
+	id := p.conn.ID()
+	all := g.asked[id]
+	i := slices.IndexFunc(all, func(q asked) bool { return q.seq == a.ClientSeq }) // nearly always the first
+	if i < 0 {
+		return true // no answer is wanted
+	}
+	if !g.reply(p, jsonrpc.AppendSendack(g.out[:0], all[i].id, a)) {
+		return false
+	}
+	if len(all) == 1 {
+		delete(g.asked, id)
+	} else {
+		g.asked[id] = slices.Delete(all, i, i+1)
+	}
+	return true
+}
