@@ -49,7 +49,7 @@ func (b *Broker) Talks(ctx context.Context, uid string) ([]Talk, error) {
 			return
 		}
 		all = make([]Talk, 0, u.in.len())
-		for _, m := range u.in.all {
+		for _, m := range u.in.list() {
 			if t, ok := m.line(m.channel); ok {
 				all = append(all, t)
 			}

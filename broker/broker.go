@@ -76,12 +76,13 @@ type Broker struct {
 	users    map[string]*user
 	dedup    *window
 	maxID    int64
-	changed  []*channel // differ from what the last checkpoint has of them
-	accounts []*user    // likewise, of users' accounts
-	from     uint64     // generation of the log that the next checkpoint begins behind; 0: not known yet
-	unsaved  int64      // bytes of records that no checkpoint has
-	crowded  bool       // a channel came in since limit was called
-	full     bool       // there may be no more channels
+	changed  []*channel                  // differ from what the last checkpoint has of them
+	accounts map[string]*message.Account // by uid; the pointers of access
+	renewed  map[string]struct{}         // uids whose account the last checkpoint has not
+	from     uint64                      // generation of the log that the next checkpoint begins behind; 0: not known yet
+	unsaved  int64                       // bytes of records that no checkpoint has
+	crowded  bool                        // a channel came in since limit was called
+	full     bool                        // there may be no more channels
 	hooks    hooks
 	state    message.ChannelState
 	key      []byte
@@ -103,6 +104,8 @@ func New(o Options, s Store) *Broker {
 		}),
 		channels: make(map[string]*channel),
 		users:    make(map[string]*user),
+		accounts: make(map[string]*message.Account),
+		renewed:  make(map[string]struct{}),
 		dedup:    newWindow(o.DedupWindow),
 		hooks:    hooks{ready: make(chan struct{}, 1), statuses: make(map[statusKey]Status)},
 		seed:     maphash.MakeSeed(),
@@ -126,9 +129,7 @@ func (b *Broker) Restore(r *message.Restored) {
 	}
 	b.hooks.on = r.Hooks
 	for i := range r.Users {
-		u := b.user(r.Users[i].UID)
-		u.account = r.Users[i].Account
-		b.access.setAccount(u.uid, u.account)
+		b.setAccount(r.Users[i].UID, r.Users[i].Account)
 	}
 	for i := range r.Channels {
 		b.restore(&r.Channels[i])
@@ -317,7 +318,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		own = sender.in.get(ch)
 	}
 	server := r.Flags&message.FlagServer != 0
-	if own == nil && !server && !message.Public(ch.Type) && (sender == nil || !sender.account.IsSystem()) {
+	if own == nil && !server && !message.Public(ch.Type) && !b.accounts[string(r.FromUID)].IsSystem() {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
 	}
@@ -412,10 +413,10 @@ func (b *Broker) attach(a *Attach) {
 	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
 	b.status(u, a, true)
-	if u.account.IsSilent(a.Device) {
+	if b.accounts[a.UID].IsSilent(a.Device) {
 		return
 	}
-	for _, m := range u.in.all {
+	for _, m := range u.in.list() {
 		ch := m.channel
 		if m.guest {
 			continue

@@ -498,10 +498,8 @@ func (b *box) state() map[string]string {
 			s[key+" admission"] = fmt.Sprint(r.info, r.members, r.deny, r.allow)
 		}
 	}
-	for uid, u := range b.users {
-		if !u.account.Empty() {
-			s["account of "+uid] = fmt.Sprint(*u.account, *b.access.Account([]byte(uid)))
-		}
+	for uid, a := range b.accounts {
+		s["account of "+uid] = fmt.Sprint(*a, *b.access.Account([]byte(uid)))
 	}
 	s["hooks"] = fmt.Sprint(b.hooks.on)
 	s["persons, systems"] = fmt.Sprint(b.access.persons.Load(), b.access.systems.Load())

@@ -176,10 +176,10 @@ func (b *Broker) changeUser(r *message.Record) uint8 {
 	if err != nil || len(r.FromUID) == 0 {
 		return message.ReasonSystemError
 	}
-	u := b.user(string(r.FromUID))
+	uid := string(r.FromUID)
 	var next message.Account
-	if u.account != nil {
-		next = *u.account
+	if now := b.accounts[uid]; now != nil {
+		next = *now
 	}
 	same := func(t message.Token) bool {
 		return t.Device == c.Token.Device || c.Op == message.OpQuit && c.Token.Device == message.AllDevices
@@ -189,12 +189,7 @@ func (b *Broker) changeUser(r *message.Record) uint8 {
 		next.Tokens = append(slices.DeleteFunc(slices.Clone(next.Tokens), same), c.Token)
 	case message.OpQuit:
 		next.Tokens = slices.DeleteFunc(slices.Clone(next.Tokens), same)
-		for _, conn := range u.online {
-			if same(message.Token{Device: conn.device}) {
-				b.stats.Kicks.Add(1)
-				b.post(conn.loop, Delivery{Kind: Kick, Conn: conn.conn, Reason: message.ReasonConnectKick})
-			}
-		}
+		b.endDevices(uid, func(device uint8) bool { return same(message.Token{Device: device}) })
 	case message.OpSilent, message.OpPushed:
 		next.Silent = slices.DeleteFunc(slices.Clone(next.Silent), func(d uint8) bool { return d == c.Token.Device })
 		if c.Op == message.OpSilent {
@@ -203,16 +198,34 @@ func (b *Broker) changeUser(r *message.Record) uint8 {
 	default:
 		next.System = c.Op == message.OpSystem
 	}
-	if u.account = &next; next.Empty() {
-		u.account = nil
-	}
-	b.access.setAccount(u.uid, u.account)
-	if !u.changed {
-		u.changed = true
-		b.accounts = append(b.accounts, u)
-	}
-	b.forget(u)
+	b.setAccount(uid, &next)
+	b.renewed[uid] = struct{}{}
 	return message.ReasonSuccess
+}
+
+// setAccount replaces an account.
+func (b *Broker) setAccount(uid string, a *message.Account) {
+	if a.Empty() {
+		a = nil
+		delete(b.accounts, uid)
+	} else {
+		b.accounts[uid] = a
+	}
+	b.access.setAccount(uid, a)
+}
+
+// endDevices ends the connections of a user's devices with some flags.
+func (b *Broker) endDevices(uid string, which func(device uint8) bool) {
+	u := b.users[uid]
+	if u == nil {
+		return
+	}
+	for _, c := range u.online {
+		if which(c.device) {
+			b.stats.Kicks.Add(1)
+			b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: message.ReasonConnectKick})
+		}
+	}
 }
 
 // changeConversation changes what a user has read of a channel, or takes it off

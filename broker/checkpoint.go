@@ -35,11 +35,7 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	}
 	clear(b.changed)
 	b.changed = b.changed[:0]
-	for _, u := range b.accounts {
-		u.changed = false
-	}
-	clear(b.accounts)
-	b.accounts = b.accounts[:0]
+	clear(b.renewed)
 	b.dedup.fresh = 0
 }
 
@@ -93,8 +89,8 @@ func (b *Broker) restore(st *message.ChannelState) {
 
 // accountStates yields the users whose accounts changed.
 func (b *Broker) accountStates(yield func(*message.UserState) bool) {
-	for _, u := range b.accounts {
-		if !yield(&message.UserState{UID: u.uid, Account: u.account}) {
+	for uid := range b.renewed {
+		if !yield(&message.UserState{UID: uid, Account: b.accounts[uid]}) {
 			return
 		}
 	}

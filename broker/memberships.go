@@ -2,7 +2,7 @@ package broker
 
 import "slices"
 
-// memberships is where one user is a member. Most are in few channels: up to
+// memberships is where one user is a member; nil is nowhere, until the first add. Most are in few channels: up to
 // fewMemberships are looked through, beyond that there is a table. A table for
 // each user took 250 bytes of the 1,050 that a pair of users with a channel takes.
 type memberships struct {
@@ -12,14 +12,22 @@ type memberships struct {
 
 const fewMemberships = 8
 
-func (s *memberships) len() int { return len(s.all) }
+func (s *memberships) len() int { return len(s.list()) }
+
+// list returns all, valid until the next change.
+func (s *memberships) list() []*membership {
+	if s == nil {
+		return nil
+	}
+	return s.all
+}
 
 // get returns the membership in a channel, nil if there is none.
 func (s *memberships) get(ch *channel) *membership {
-	if s.by != nil {
+	if s != nil && s.by != nil {
 		return s.by[ch]
 	}
-	for _, m := range s.all {
+	for _, m := range s.list() {
 		if m.channel == ch {
 			return m
 		}
@@ -48,7 +56,4 @@ func (s *memberships) remove(m *membership) {
 		s.all = s.all[:last]
 	}
 	delete(s.by, m.channel)
-	if len(s.all) == 0 {
-		*s = memberships{}
-	}
 }

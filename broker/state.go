@@ -112,11 +112,9 @@ func (m *membership) settle(device uint8, tag uint32) {
 // user is what apply knows of a user: where they are online and where they
 // are a member.
 type user struct {
-	uid     string
-	online  []connection
-	in      memberships
-	account *message.Account // nil: none
-	changed bool             // is in Broker.accounts
+	uid    string
+	online []connection
+	in     *memberships // nil: none
 }
 
 // connection is one online connection of a user.
@@ -230,6 +228,9 @@ func (b *Broker) join(ch *channel, u *user) (*membership, bool) {
 		return m, false
 	}
 	m := &membership{user: u, channel: ch, joined: ch.last}
+	if u.in == nil {
+		u.in = new(memberships)
+	}
 	u.in.add(m)
 	ch.members = append(ch.members, m)
 	return m, true
@@ -240,7 +241,9 @@ func (b *Broker) leave(ch *channel, u *user) {
 	if m == nil {
 		return
 	}
-	u.in.remove(m)
+	if u.in.remove(m); u.in.len() == 0 {
+		u.in = nil
+	}
 	for i, other := range ch.members {
 		if other == m {
 			ch.members = append(ch.members[:i], ch.members[i+1:]...)
@@ -282,7 +285,7 @@ func setOf(list []string) map[string]struct{} {
 
 // forget drops a user of whom nothing is worth keeping.
 func (b *Broker) forget(u *user) {
-	if len(u.online) == 0 && u.in.len() == 0 && u.account.Empty() {
+	if len(u.online) == 0 && u.in.len() == 0 {
 		delete(b.users, u.uid)
 	}
 }
