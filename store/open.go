@@ -235,12 +235,12 @@ func (s *Store) loadFirst(numbers map[uint32]*series) error {
 	})
 }
 
-// loadAnswers yields all answers, oldest first, until the next checkpoint. It
-// deletes those of a checkpoint that was not completed: the log is replayed for
-// what they answer, and would find it answered.
+// loadAnswers yields all answers, oldest first, until the next checkpoint, but
+// for those of a checkpoint that was not completed: the log is replayed for what
+// they answer, and would find it answered. Those are noted, to be deleted by the
+// next checkpoint: a start needs no space on the disk.
 func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
 	var pages []iter.Seq[message.Answer]
-	var void [][]byte
 	err := s.meta.each(bucketAnswers, nil, func(key, value []byte) error {
 		count, answers, err := decodeAnswers(value)
 		if err == nil && len(key) != 12 {
@@ -251,23 +251,13 @@ func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
 		}
 		page := answerPage{binary.BigEndian.Uint64(key), binary.BigEndian.Uint32(key[8:]), count}
 		if page.number > s.newest.number {
-			void = append(void, page.key())
+			s.void = append(s.void, page.key())
 			return nil
 		}
 		pages = append(pages, answers)
 		s.answers = append(s.answers, page)
 		return nil
 	})
-	if err == nil && len(void) > 0 {
-		err = s.meta.update(func(tx *metaTx) error {
-			for _, key := range void {
-				if err := tx.delete(bucketAnswers, key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
 	return func(yield func(message.Answer) bool) {
 		for _, answers := range pages {
 			for a := range answers {
