@@ -146,7 +146,9 @@ func (s *Store) write(f *frozen) error {
 	s.try = attempt{checkpoint: f.checkpoint, ends: make([]int, len(f.parts))}
 	t := &s.try
 	t.number = s.newest.number + 1
-	t.keep = s.newest.generation
+	if t.keep = s.newest.generation; s.o.RetireAtOnce {
+		t.keep = t.generation
+	}
 	t.oldest = s.newest.oldest
 	s.page = appendPage(s.page[:0], &t.checkpoint)
 	s.refs = s.refs[:0]

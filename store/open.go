@@ -29,6 +29,9 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.RetireAtOnce {
+		o.Logger.Warn("THE LOG IS RETIRED AT ONCE: damage to the newest metadata costs what was acknowledged; this is for tests only")
+	}
 	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1, dropping: true,
 		work: make(chan *frozen, 1), free: make(chan struct{}, 1), images: make(chan chan imageReply), done: make(chan struct{})}
 	restored, report, err := s.open()

@@ -18,7 +18,11 @@ type Options struct {
 	// NoSync leaves out every sync, for tests that show that their rig sees
 	// the loss.
 	NoSync bool
-	Logger *slog.Logger // nil: silent
+	// RetireAtOnce gives up the log as soon as one checkpoint holds what is in
+	// it, instead of one checkpoint later, for tests that show that their rig
+	// sees what damage to that checkpoint costs then.
+	RetireAtOnce bool
+	Logger       *slog.Logger // nil: silent
 
 	// Oldest is the oldest generation that the log has, 0: it has none. It
 	// decides whether what damage took from the metadata can be replayed.
