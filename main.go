@@ -145,14 +145,15 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	noSync := os.Getenv("GATEPOST_TEST_NOSYNC") == "1"
 	var restored message.Restored
 	b.store, restored, b.found, err = store.Open(store.Options{
-		Dir:     cfg.Data,
-		NoSync:  noSync,
-		Logger:  logger,
-		Oldest:  oldest,
-		ReadLog: func(p []byte, generation uint64, offset int64) error { return b.log.ReadAt(p, generation, offset) },
-		Retire:  func(below uint64) error { return b.log.Retire(below) },
-		Keep:    keep(&cfg.Store),
-		Budget:  cfg.Store.Budget,
+		Dir:          cfg.Data,
+		NoSync:       noSync,
+		RetireAtOnce: os.Getenv("GATEPOST_TEST_RETIRE") == "1",
+		Logger:       logger,
+		Oldest:       oldest,
+		ReadLog:      func(p []byte, generation uint64, offset int64) error { return b.log.ReadAt(p, generation, offset) },
+		Retire:       func(below uint64) error { return b.log.Retire(below) },
+		Keep:         keep(&cfg.Store),
+		Budget:       cfg.Store.Budget,
 		// Until retention looks again a checkpoint writes two rolls at most,
 		// the log grows by two more before the core waits, and by the rest of
 		// a file.

@@ -22,9 +22,9 @@ func rolls(b *broker) {
 	set("wal.group_bytes", "256KiB")(b)
 }
 
-// checkpoints sends until so many more checkpoints are complete: what was changed
+// fill sends until so many more checkpoints are complete: what was changed
 // before is then in the metadata only.
-func (b *broker) checkpoints(t testing.TB, n int, d dialer) {
+func (b *broker) fill(t testing.TB, n int, d dialer) {
 	t.Helper()
 	count := func() int { return strings.Count(b.log.String(), "msg=checkpoint ") }
 	out := newLedger()
@@ -88,7 +88,7 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	young.ping(t)
-	b.checkpoints(t, 3, dialer{uid: "alice", token: "the next", device: "filler"})
+	b.fill(t, 3, dialer{uid: "alice", token: "the next", device: "filler"})
 	b.again()
 	young = b.must(t, dialer{uid: "alice", token: "the next", device: "new phone"})
 	refused("alice", secret, 0)
@@ -173,7 +173,7 @@ func TestPermissions(t *testing.T) {
 		check("alice", "g", 13, 23)
 	}
 	rules()
-	b.checkpoints(t, 3, dialer{uid: "filling"})
+	b.fill(t, 3, dialer{uid: "filling"})
 	b.again()
 	for uid := range who {
 		who[uid] = b.must(t, dialer{uid: uid})
@@ -329,7 +329,7 @@ func TestConversations(t *testing.T) {
 		if all := b.talks(t, "bob", ""); len(all) != 1 {
 			t.Errorf("after one was deleted: %+v", all)
 		}
-		b.checkpoints(t, 3, dialer{uid: "filling"})
+		b.fill(t, 3, dialer{uid: "filling"})
 		b.again()
 	}
 	if all := b.talks(t, "bob", `,"only_unread":1,"exclude_channel_types":[2]`); len(all) != 0 {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,4 +237,136 @@ func TestFullDiskUnderLoad(t *testing.T) {
 	b.kill()
 	b.start()
 	f.inspect(t, b, 1, "after the restart")
+}
+
+// occupy makes a file that leaves about so many bytes of the disk free.
+func (d *disk) occupy(t testing.TB, left int64) (path string) {
+	t.Helper()
+	path = filepath.Join(d.dir, "ballast")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 100 { // somebody writes meanwhile
+		var st syscall.Statfs_t
+		if err = syscall.Statfs(d.dir, &st); err != nil {
+			break
+		}
+		size := int64(st.Bavail)*int64(st.Bsize) - left
+		if size <= 0 {
+			return path
+		}
+		if err = syscall.Fallocate(int(f.Fd()), 0, 0, size); err == nil {
+			return path
+		}
+		f.Truncate(0)
+	}
+	t.Fatalf("cannot leave %d bytes: %v", left, err)
+	return ""
+}
+
+// The disk of a real box becomes full in the middle of a checkpoint, at one
+// place after the other. The box stays up, starts again, and when there is space
+// it goes on by itself; nothing acknowledged is lost. A backup that does not fit
+// leaves nothing behind.
+func TestFullDiskInACheckpoint(t *testing.T) {
+	d := newDisk(t, 32, "-m", "0") // no blocks that only root may use
+	kinds := map[string]int{}
+	path := regexp.MustCompile(`err="[^"]*?(open|write|mkdir|sync) [^" ]*/(log|blocks|meta|quarantine)/[^" ]*: no space left`)
+	rounds, r := pick(6, 160), random(t)
+	for round := range rounds {
+		// The log goes on down to 1 MiB, which a checkpoint may use up.
+		left := 1<<20 + 256<<10 + int64(round)*(1100<<10)/int64(rounds)
+		b := start(t, plain, inDir(filepath.Join(d.dir, "data")), set("wal.headroom", "1MiB"), set("wal.group_bytes", "256KiB"),
+			set("wal.roll_size", "2MiB"), set("wal.engine", engines()[round%2]))
+		f := &filler{c: b.must(t, dialer{uid: "alice"}), r: r, size: 10_000}
+		generation := func(n int) bool { return exists(filepath.Join(b.dir, "log", fmt.Sprintf("%016x", n))) }
+		first := 0 // messages of the first generation
+		for !generation(2) || len(f.acked) < 2*first-10 {
+			if f.until(t, reasonSuccess); !generation(2) {
+				first = len(f.acked)
+			}
+		}
+		if done := b.checkpoints(); done != 1 || generation(3) {
+			t.Fatalf("%d checkpoints after %d messages", done, len(f.acked))
+		}
+		before := len(b.log.String())
+		stone := d.occupy(t, left)
+		for n := 0; n < 30 && !generation(3); n++ {
+			f.publish(t, fmt.Sprint("last ", n))
+		}
+		if !generation(3) {
+			t.Fatalf("the log is not rolled: %d acknowledged, %d refused", len(f.acked), len(f.refused))
+		}
+		met := func() bool {
+			said := b.log.String()[before:]
+			return strings.Contains(said, "checkpoint failed") || strings.Contains(said, "msg=checkpoint ")
+		}
+		for end := time.Now().Add(never); !met(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("no checkpoint, and none that failed")
+			}
+		}
+		f.publish(t, "while it is full")
+		f.c.ping(t)
+		f.inspect(t, b, 0, "full")
+		works(t, "backup", "--http="+b.http, filepath.Join(t.TempDir(), "elsewhere.tar"))
+		copied := filepath.Join(d.dir, "box.tar")
+		if _, said, code := gatepost(t, "backup", "--http="+b.http, copied); code == 0 {
+			t.Error("a backup fitted on a full disk")
+		} else if _, err := os.Stat(copied); code != 0 && (err == nil || exists(copied+".part")) {
+			t.Errorf("a backup that failed left something behind: %s", said)
+		}
+		os.Remove(copied)
+		if round%4 >= 2 {
+			b.kill()
+			b.start()
+			f.c = b.must(t, dialer{uid: "alice"})
+			f.inspect(t, b, 1, "restarted while full")
+		}
+		for _, m := range path.FindAllStringSubmatch(b.log.String(), -1) {
+			kinds[m[1]+" "+m[2]]++
+		}
+		if err := os.Remove(stone); err != nil {
+			t.Fatal(err)
+		}
+		f.until(t, reasonSuccess)
+		again := f.refused
+		f.refused = nil
+		for _, no := range again {
+			if f.publish(t, no) != reasonSuccess {
+				t.Fatalf("%s was refused again with space on the disk", no)
+			}
+		}
+		for end := time.Now().Add(never); ; time.Sleep(10 * time.Millisecond) {
+			if code, _, err := b.call("GET", "/health", nil); err == nil && code == 200 {
+				break
+			} else if time.Now().After(end) {
+				t.Fatalf("not well again: %d %v", code, err)
+			}
+		}
+		works(t, "backup", "--http="+b.http, copied)
+		os.Remove(copied)
+		b.kill()
+		b.start()
+		f.inspect(t, b, 2, "at the end")
+		b.end()
+		if said := works(t, "check", b.dir); !strings.Contains(said, "whole") || strings.Contains(said, "damaged") {
+			t.Errorf("check:\n%s", said)
+		}
+		if err := os.RemoveAll(b.dir); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d KiB left: %d acknowledged, %d refused", left>>10, len(f.acked), len(again))
+	}
+	t.Logf("the disk was full at: %v", kinds)
+	if kinds["write blocks"] == 0 {
+		t.Error("no checkpoint found the disk full: this proves nothing")
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

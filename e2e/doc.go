@@ -7,7 +7,8 @@
 // drives the official JavaScript SDK, a client nobody here wrote.
 //
 // Every rig that looks for losses has a control that proves it can find one:
-// TestPowerCutControl runs the power cut without syncs and must see losses, and
+// TestPowerCutControl runs the power cut without syncs and must see losses,
+// TestDamagedCheckpointControl retires the log too early and must see losses, and
 // the TestRig tests show the rigs what they are there to find.
 //
 // Environment:

@@ -17,8 +17,8 @@ type disk struct {
 	image, dir string
 }
 
-// newDisk makes and mounts one of so many MiB.
-func newDisk(t testing.TB, mib int64) *disk {
+// newDisk makes and mounts one of so many MiB, with options for mkfs.
+func newDisk(t testing.TB, mib int64, options ...string) *disk {
 	t.Helper()
 	needRoot(t, "mounting an image")
 	for _, tool := range []string{"mkfs.ext4", "fsck.ext4", "mount", "umount"} {
@@ -35,7 +35,7 @@ func newDisk(t testing.TB, mib int64) *disk {
 		t.Fatal(err)
 	}
 	f.Close()
-	command(t, "mkfs.ext4", "-q", "-F", d.image)
+	command(t, "mkfs.ext4", append(options, "-q", "-F", d.image)...)
 	if out, err := exec.Command("mount", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
 		unable(t, "mount -o loop: %v %s", err, out)
 	}

@@ -141,7 +141,7 @@ func TestStreamOfAMessage(t *testing.T) {
 	}
 	b.again()
 	check()
-	b.checkpoints(t, 3, dialer{uid: "filling"})
+	b.fill(t, 3, dialer{uid: "filling"})
 	b.again()
 	check()
 	stranger(b.must(t, dialer{uid: "bob"}))

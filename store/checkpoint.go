@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"gatepost/message"
@@ -60,17 +62,22 @@ func (s *Store) wake() {
 	}
 }
 
-// forget is retain; after an error the next checkpoint opens everything again.
+// forget is retain. After an error it is tried again behind the next
+// checkpoint, or in a minute.
 func (s *Store) forget(now time.Time) {
+	if s.meta == nil {
+		s.again()
+	}
 	if err := s.retain(now); err != nil {
-		s.o.Logger.Error("nothing was dropped", "err", err)
+		s.o.Logger.Error("nothing was dropped, it is tried again", "err", err)
+		s.again()
 	}
 }
 
 // persist writes one checkpoint, and tries again for as long as that fails: the
 // log is kept meanwhile. It reports false after Close.
 func (s *Store) persist(f *frozen) bool {
-	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
+	for wait := cmp.Or(s.o.retry, retryFirst); ; wait = min(2*wait, retryMax) {
 		err := s.write(f)
 		if err == nil {
 			s.finish(f)
@@ -80,18 +87,45 @@ func (s *Store) persist(f *frozen) bool {
 		s.stats.Behind.Store(true)
 		s.wake()
 		s.o.Logger.Error("checkpoint failed, the log is kept and it is tried again", "number", s.newest.number+1, "in", wait, "err", err)
-		select {
-		case <-s.done:
+		landed := s.again()
+		if !landed && !s.pause(wait) {
 			return false
-		case <-time.After(wait):
 		}
-		if landed, err := s.reopen(); err != nil {
-			s.o.Logger.Error("cannot open the store again", "err", err)
-		} else if landed { // the transaction that failed is on disk all the same
+		if !landed && s.meta == nil {
+			landed = s.again()
+		}
+		if landed { // the transaction that failed is on disk all the same
 			s.finish(f)
 			return true
 		}
 	}
+}
+
+// pause waits before the next attempt, in which backups are taken: the
+// checkpoint before is whole. It reports false after Close.
+func (s *Store) pause(wait time.Duration) bool {
+	for over := time.After(wait); ; {
+		select {
+		case <-s.done:
+			return false
+		case <-over:
+			return true
+		case reply := <-s.images:
+			image, err := s.image()
+			reply <- imageReply{image, err}
+		}
+	}
+}
+
+// again opens everything again after an error, at once: that gives back the
+// space of what was not completed. It reports whether the transaction that
+// failed is there.
+func (s *Store) again() (landed bool) {
+	landed, err := s.reopen()
+	if err != nil {
+		s.o.Logger.Error("cannot open the store again", "err", err)
+	}
+	return landed && err == nil
 }
 
 // attempt is what one attempt at a checkpoint has prepared.
@@ -112,7 +146,9 @@ func (s *Store) write(f *frozen) error {
 	s.try = attempt{checkpoint: f.checkpoint, ends: make([]int, len(f.parts))}
 	t := &s.try
 	t.number = s.newest.number + 1
-	t.keep = s.newest.generation
+	if t.keep = s.newest.generation; s.o.RetireAtOnce {
+		t.keep = t.generation
+	}
 	t.oldest = s.newest.oldest
 	s.page = appendPage(s.page[:0], &t.checkpoint)
 	s.refs = s.refs[:0]
@@ -159,7 +195,7 @@ func (s *Store) writeAnswers(f *frozen) (last []byte, err error) {
 			return packed.bytes, nil
 		}
 		if err := s.meta.update(func(tx *metaTx) error { return tx.put(bucketAnswers, page.key(), packed.bytes) }); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("a part of the answers: %w", err)
 		}
 		s.rest()
 	}
@@ -184,7 +220,7 @@ func (s *Store) rest() {
 // is found in the blocks, and the log is retired.
 func (s *Store) finish(f *frozen) {
 	t := &s.try
-	s.newest, s.answers = t.checkpoint, t.answers
+	s.newest, s.answers, s.void = t.checkpoint, t.answers, nil
 	if len(s.refs) > 0 {
 		s.pages = append(s.pages, pageOf{t.number, s.refs[0].file, s.refs[len(s.refs)-1].file})
 	}
@@ -209,9 +245,9 @@ func (s *Store) finish(f *frozen) {
 	s.stats.StoredBytes.Add(t.stored)
 	s.stats.Lost.Add(int64(t.lost))
 	if s.meta.grown() {
-		// A failure poisons the metadata: the next checkpoint opens it again.
 		if err := s.meta.compact(); err != nil {
 			s.o.Logger.Error("metadata not compacted", "err", err)
+			s.again()
 		}
 	}
 	s.measure()
@@ -230,6 +266,9 @@ func (s *Store) retire() {
 
 // measure counts the bytes on disk.
 func (s *Store) measure() {
+	if s.meta == nil {
+		return // could not be opened again
+	}
 	s.stats.MetaBytes.Store(s.meta.size())
 	size := int64(0)
 	for _, f := range s.blocks.files() {
@@ -364,6 +403,14 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen, answers []byte) error {
 	}
 	if len(s.page) > pageHeader {
 		if err := tx.put(bucketPage, numberKey(t.number), s.page); err != nil {
+			return err
+		}
+	}
+	for _, key := range s.void {
+		if slices.ContainsFunc(t.answers, func(p answerPage) bool { return bytes.Equal(p.key(), key) }) {
+			continue // written anew
+		}
+		if err := tx.delete(bucketAnswers, key); err != nil {
 			return err
 		}
 	}

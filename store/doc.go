@@ -33,4 +33,12 @@
 // messages and sequences, but not members of groups, read positions and recent
 // answers that are older than the log; Report says so. A damaged block costs
 // its messages, which readers are told, and no other.
+//
+// # Full disk
+//
+// A checkpoint that fails is tried again until it works, after one second and
+// then ever later, a minute at most; the log is kept, reads go on, and backups
+// are taken in between. After an error everything is opened again at once,
+// which cuts off what was not completed and gives back its space. Open needs no
+// space unless it has damage to repair.
 package store

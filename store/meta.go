@@ -29,10 +29,11 @@ import (
 // is a copy of what lives into a new generation and never the library's merge;
 // none of TTL, batch, mmap and hint file is used.
 const (
-	currentName   = "CURRENT"
-	currentPrefix = "gatepost-meta 1 "
-	dataName      = "0.dat"
-	bucketsName   = "bucket.Meta"
+	currentName    = "CURRENT"
+	currentPrefix  = "gatepost-meta 1 "
+	missingCurrent = "the file is missing"
+	dataName       = "0.dat"
+	bucketsName    = "bucket.Meta"
 
 	// metaSegment is the size to which the library makes its data file, as a
 	// hole. Compaction keeps what is in it far below.
@@ -146,6 +147,13 @@ func (m *meta) open() (report metaReport, err error) {
 		}
 		return report, m.begin(1, nil)
 	}
+	if unfinished, err := m.unfinished(numbers, wrong); unfinished || err != nil {
+		report.fresh = unfinished
+		if err == nil {
+			err = m.begin(1, nil)
+		}
+		return report, err
+	}
 	// The generation that CURRENT names, or else the newest that has anything:
 	// a compaction writes all of one in a single transaction.
 	order := slices.Clone(numbers)
@@ -196,16 +204,39 @@ func (m *meta) open() (report metaReport, err error) {
 			report.damaged = true
 			report.reasons = append(report.reasons, "metadata: were damaged before, and what is missing was not made up for")
 		}
+		if err == nil && mark != nil {
+			err = m.setAside(slices.DeleteFunc(numbers, func(n uint64) bool { return n == number })) // that did not come to its end
+		}
 		if err != nil {
 			return report, err
 		}
 		return report, m.clean(number)
 	}
 	report.lost = true
-	if err := m.begin(numbers[len(numbers)-1]+1, nil); err != nil {
+	if err := m.setAside(numbers); err != nil {
 		return report, err
 	}
-	return report, m.setAside(numbers)
+	return report, m.begin(numbers[len(numbers)-1]+1, nil)
+}
+
+// unfinished reports whether all there is was left by a first start that did
+// not come to its end, for example on a full disk. Nothing is lost then: no
+// transaction is written before there is a CURRENT.
+func (m *meta) unfinished(numbers []uint64, wrong string) (bool, error) {
+	if wrong != missingCurrent || len(numbers) != 1 || numbers[0] != 1 {
+		return false, nil
+	}
+	f, err := os.Open(filepath.Join(m.dir(1), dataName))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist), nil // else the scan says what is wrong
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	s := metaScan{file: f, size: info.Size()}
+	return s.rest(0) == 0, nil
 }
 
 // generations lists the numbers of all generation directories, ascending.
@@ -229,7 +260,7 @@ func (m *meta) dir(number uint64) string { return filepath.Join(m.o.Dir, fmt.Spr
 func (m *meta) current() (number uint64, wrong string, err error) {
 	text, err := os.ReadFile(filepath.Join(m.o.Dir, currentName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, "the file is missing", nil
+		return 0, missingCurrent, nil
 	}
 	if err != nil {
 		return 0, "", err
@@ -296,7 +327,13 @@ func (m *meta) clean(number uint64) error {
 
 // setAside moves damaged generations out of the way. Nothing is deleted.
 func (m *meta) setAside(numbers []uint64) error {
+	if len(numbers) == 0 {
+		return nil
+	}
 	to := filepath.Join(filepath.Dir(m.o.Dir), "quarantine")
+	if err := m.o.fail("set aside"); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
@@ -461,8 +498,11 @@ func (m *meta) size() int64 {
 	return stat.Blocks * 512
 }
 
-// grown reports whether compaction is worth it.
-func (m *meta) grown() bool { return m.written > max(compactAt, 4*m.live) }
+// grown reports whether compaction is worth it, or due: no transaction may span
+// two files. How much lives is not known behind a start: all then counts as
+// alive, so that without the second bound restarts could put it off until the
+// file is full.
+func (m *meta) grown() bool { return m.written > min(max(compactAt, 4*m.live), m.o.Segment/2) }
 
 // compact copies what lives into a new generation. After a crash at any point
 // one of the two is in use.
@@ -499,7 +539,7 @@ func (m *meta) compact() error {
 
 // close closes the files. The library keeps one goroutine of each opening.
 func (m *meta) close() error {
-	if m.db == nil {
+	if m == nil || m.db == nil {
 		return nil
 	}
 	err := m.db.Close()

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // An entry of NutsDB v1.1.0, which a transaction is a row of; the last one of
@@ -105,7 +106,11 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 		return found, err
 	}
 	found.reasons = append(found.reasons, fmt.Sprintf("metadata: %s: %d bytes behind the last whole transaction at offset %d are cut off, %d are in front", path, stop-end, end, whole))
-	if err := m.keep(f, number, end, stop); err != nil {
+	if err := m.keep(f, number, end, stop); whole > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		// A start needs no space. Most often this is a transaction that found
+		// the disk full.
+		m.o.Logger.Warn("what is cut off is not kept in the quarantine", "err", err)
+	} else if err != nil {
 		return found, err
 	}
 	m.written, m.live = end, end
@@ -143,7 +148,12 @@ func (m *meta) keep(f io.ReaderAt, number uint64, from, to int64) error {
 	if err != nil {
 		return nil // unreadable, so there is nothing to keep
 	}
-	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("meta-%016x-at-%d", number, from)), p, 0o600)
+	path := filepath.Join(dir, fmt.Sprintf("meta-%016x-at-%d", number, from))
+	if err := os.WriteFile(path, p, 0o600); err != nil {
+		os.Remove(path) // half of it helps nobody, and the disk may be full
+		return err
+	}
+	return nil
 }
 
 // metaScan is one pass over a data file. It believes nothing.

@@ -338,3 +338,58 @@ func FuzzMetaScan(f *testing.F) {
 		}
 	})
 }
+
+// Restarts do not put compaction off until the library begins a second data
+// file, which nobody here would read.
+func TestCompactionComesBeforeTheFileIsFull(t *testing.T) {
+	dir := t.TempDir()
+	big := strings.Repeat("x", 30_000)
+	for round := range 6 {
+		m, report := openTestMeta(t, dir)
+		if len(report.reasons) > 0 {
+			t.Fatalf("start %d: %q", round, report.reasons)
+		}
+		for i := range 10 {
+			put(t, m, "one", "a", fmt.Sprint(round, i, big))
+			if m.grown() {
+				if err := m.compact(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := m.all(t)["one/a"]; !strings.HasPrefix(got, fmt.Sprint(round, 9)) {
+			t.Errorf("start %d: %.10q", round, got)
+		}
+		m.close()
+	}
+	if names := glob(t, dir, "meta/*/*.dat"); len(names) != 1 {
+		t.Errorf("data files %q, want one", names)
+	}
+}
+
+// A start that made damaged metadata anew and did not get to move the damaged
+// ones away: the next one does that. Nothing is deleted.
+func TestDamagedMetaIsSetAsideAtTheNextStart(t *testing.T) {
+	dir := t.TempDir()
+	m, _ := openTestMeta(t, dir)
+	put(t, m, "one", "a", "1")
+	put(t, m, "one", "b", "2")
+	put(t, m, "one", "c", "3")
+	m.close()
+	edit(t, filepath.Join(dir, "meta", "0000000000000001", dataName), func(p []byte) []byte { p[3] ^= 1; return p })
+	_, _, err := openMeta(metaOptions{Dir: filepath.Join(dir, "meta"), Buckets: testBuckets, NoSync: true, Segment: 1 << 20,
+		fail: func(step string) error {
+			if step == "set aside" {
+				return errors.New("killed")
+			}
+			return nil
+		}})
+	if err == nil {
+		t.Fatal("it was not killed")
+	}
+	m, report := openTestMeta(t, dir)
+	if !report.damaged || m.all(t)["one/c"] != "3" {
+		t.Errorf("there is %v, %+v", m.all(t), report)
+	}
+	glob(t, dir, "quarantine/meta-0000000000000001/0.dat")
+}

@@ -29,6 +29,9 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.RetireAtOnce {
+		o.Logger.Warn("THE LOG IS RETIRED AT ONCE: damage to the newest metadata costs what was acknowledged; this is for tests only")
+	}
 	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1, dropping: true,
 		work: make(chan *frozen, 1), free: make(chan struct{}, 1), images: make(chan chan imageReply), done: make(chan struct{})}
 	restored, report, err := s.open()
@@ -255,12 +258,12 @@ func (s *Store) loadFirst(numbers map[uint32]*series) error {
 	})
 }
 
-// loadAnswers yields all answers, oldest first, until the next checkpoint. It
-// deletes those of a checkpoint that was not completed: the log is replayed for
-// what they answer, and would find it answered.
+// loadAnswers yields all answers, oldest first, until the next checkpoint, but
+// for those of a checkpoint that was not completed: the log is replayed for what
+// they answer, and would find it answered. Those are noted, to be deleted by the
+// next checkpoint: a start needs no space on the disk.
 func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
 	var pages []iter.Seq[message.Answer]
-	var void [][]byte
 	err := s.meta.each(bucketAnswers, nil, func(key, value []byte) error {
 		count, answers, err := decodeAnswers(value)
 		if err == nil && len(key) != 12 {
@@ -271,23 +274,13 @@ func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
 		}
 		page := answerPage{binary.BigEndian.Uint64(key), binary.BigEndian.Uint32(key[8:]), count}
 		if page.number > s.newest.number {
-			void = append(void, page.key())
+			s.void = append(s.void, page.key())
 			return nil
 		}
 		pages = append(pages, answers)
 		s.answers = append(s.answers, page)
 		return nil
 	})
-	if err == nil && len(void) > 0 {
-		err = s.meta.update(func(tx *metaTx) error {
-			for _, key := range void {
-				if err := tx.delete(bucketAnswers, key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
 	return func(yield func(message.Answer) bool) {
 		for _, answers := range pages {
 			for a := range answers {

@@ -18,7 +18,11 @@ type Options struct {
 	// NoSync leaves out every sync, for tests that show that their rig sees
 	// the loss.
 	NoSync bool
-	Logger *slog.Logger // nil: silent
+	// RetireAtOnce gives up the log as soon as one checkpoint holds what is in
+	// it, instead of one checkpoint later, for tests that show that their rig
+	// sees what damage to that checkpoint costs then.
+	RetireAtOnce bool
+	Logger       *slog.Logger // nil: silent
 
 	// Oldest is the oldest generation that the log has, 0: it has none. It
 	// decides whether what damage took from the metadata can be replayed.
@@ -39,8 +43,9 @@ type Options struct {
 	// fail: each takes 24 bytes of memory. 0: no bound.
 	MaxUnsaved int64
 
-	segment int64 // size of the metadata's data file, for tests; 0: metaSegment
-	part    int   // answers that are written at a time, for tests; 0: answersPart
+	segment int64         // size of the metadata's data file, for tests; 0: metaSegment
+	part    int           // answers that are written at a time, for tests; 0: answersPart
+	retry   time.Duration // first wait after a failed checkpoint, for tests; 0: retryFirst
 
 	// Retire gives up the generations of the log below one.
 	Retire func(below uint64) error
@@ -94,6 +99,7 @@ type Store struct {
 	try     attempt
 	answers []answerPage // oldest first
 	pages   []pageOf     // likewise
+	void    [][]byte     // keys of answers that belong to no checkpoint, see loadAnswers
 	buf     []byte       // raw bytes of a block
 	page    []byte
 	refs    []blockRef

@@ -266,6 +266,9 @@ func TestRecycledDamage(t *testing.T) {
 		p[int(ends[5])+i] = byte(i * 131)
 	}
 	try("garbage behind the end", p, all, 0)
+	for n := range int64(headerSize) {
+		try(fmt.Sprintf("%d bytes of its first life behind the end", n), whole[:ends[5]+n], all, 0)
+	}
 	p = slices.Clone(whole)
 	clear(p[ends[1]:ends[3]])
 	r := try("two groups of zeros", p, []string{all[0], all[3], all[4]}, 1)

@@ -171,7 +171,7 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 		}
 		return e, body, true, d
 	}
-	if s.plain && s.open && here.version == 0 && s.limit-off >= headerSize {
+	if s.plain && s.open && here.version == 0 {
 		return e, nil, false, d // zeros, or what an earlier life of the file left: the end
 	}
 	d = damage{start: off, end: s.limit, reason: wrong}
