@@ -2,7 +2,7 @@
 // talks to it as clients do, over TCP, WebSocket, HTTP and the command line.
 //
 // It imports nothing of the broker. The Go client (wire_test.go,
-// client_test.go, ws_test.go) was written from the protocol description alone,
+// client_test.go, ws_test.go, rpc_test.go) was written from the protocol description alone,
 // so that a mistake in the broker's codec is not repeated here; jssdk
 // drives the official JavaScript SDK, a client nobody here wrote.
 //
