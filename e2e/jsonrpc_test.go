@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"regexp"
 	"strings"
 	"sync"
@@ -531,4 +532,47 @@ func TestJSONSlowClients(t *testing.T) {
 	t.Logf("%d MiB past a client that does not read, 20 deaf senders; RSS at most %d MiB", n*size>>20, b.status("VmHWM")>>20)
 	close(stop)
 	b.running()
+}
+
+// The rig: what a server must not say is an error.
+func TestRigRPC(t *testing.T) {
+	read := func(said string) (frame, error) {
+		client, server := net.Pipe()
+		defer client.Close()
+		go func() {
+			io.WriteString(server, said)
+			server.Close()
+		}()
+		r := newRPC(client)
+		r.wait["7"], r.wait["c"] = typeSendack, typeConnack
+		p, err := io.ReadAll(r)
+		if err != nil {
+			return frame{}, err
+		}
+		f, _, err := splitFrame(p)
+		return f, err
+	}
+	for kind, said := range map[byte]string{
+		typeSendack:    `{"jsonrpc":"2.0","id":"7","result":{"messageId":"5","messageSeq":1,"reasonCode":1}}`,
+		typeConnack:    `{"jsonrpc":"2.0","id":"c","error":{"code":2,"message":"auth fail"}}`,
+		typeRecv:       `{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"eA=="}}`,
+		typeDisconnect: `{"jsonrpc":"2.0","method":"disconnect","params":{"reasonCode":12,"reason":"x"}}`,
+	} {
+		if f, err := read(said); f.kind != kind || err != nil {
+			t.Errorf("%s: type %d, %v", said, f.kind, err)
+		}
+	}
+	for _, said := range []string{
+		`{"jsonrpc":"2.0","id":"8","result":{"messageId":"5","messageSeq":1,"reasonCode":1}}`,
+		`{"jsonrpc":"2.0","id":"7","result":{"message_id":"5"}}`,
+		`{"jsonrpc":"2.0","id":"7","result":{"messageId":5}}`,
+		`{"jsonrpc":"2.0","id":"7","error":{"code":2,"message":"x"}}`,
+		`{"id":"7","result":{"messageId":"5"}}`,
+		`{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"%"}}`,
+		`{"jsonrpc":"2.0","method":"pong"}`, `{"jsonrpc":"2.0"`,
+	} {
+		if f, err := read(said); err == nil {
+			t.Errorf("%s was taken for type %d", said, f.kind)
+		}
+	}
 }
