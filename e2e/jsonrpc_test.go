@@ -242,22 +242,21 @@ func TestJSONRetry(t *testing.T) {
 
 func TestJSONKick(t *testing.T) {
 	b := start(t, set("session.device_level", "master"))
-	for _, rpc := range []struct{ old, young bool }{{true, true}, {true, false}, {false, true}} {
+	for k, rpc := range []struct{ old, young bool }{{true, true}, {true, false}, {false, true}} {
 		bothWays(t, func(t *testing.T, ws bool) {
-			bob := b.must(t, dialer{uid: "bob", json: rpc.old, ws: ws})
-			old := b.must(t, dialer{uid: "alice", flag: 1, device: "phone", json: rpc.old, ws: ws})
-			young := b.must(t, dialer{uid: "alice", flag: 1, device: "other phone", json: rpc.young, ws: ws})
+			from, to := fmt.Sprint("alice", k, ws), fmt.Sprint("bob", k, ws)
+			bob := b.must(t, dialer{uid: to, json: rpc.old, ws: ws})
+			old := b.must(t, dialer{uid: from, flag: 1, device: "phone", json: rpc.old, ws: ws})
+			young := b.must(t, dialer{uid: from, flag: 1, device: "other phone", json: rpc.young, ws: ws})
 			if reason := old.closed(t); reason != reasonKick {
 				t.Errorf("another device: disconnect with reason %d, want 12", reason)
 			}
-			old.conn.Write(old.make(nil, send{channel: "bob", kind: person, no: "ghost"}, []byte("boo")))
+			old.conn.Write(old.make(nil, send{channel: to, kind: person, no: "ghost"}, []byte("boo")))
 			bob.silent(t)
-			young.tell(t, "bob", fmt.Sprint(rpc, ws), "the living")
+			young.tell(t, to, "last", "the living")
 			if m := bob.nextRecv(t); string(m.payload) != "the living" {
 				t.Errorf("received %v", m)
 			}
-			bob.close()
-			young.close()
 		})
 	}
 }
