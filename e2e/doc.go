@@ -2,9 +2,9 @@
 // talks to it as clients do, over TCP, WebSocket, HTTP and the command line.
 //
 // It imports nothing of the broker. The Go client (wire_test.go,
-// client_test.go, ws_test.go) was written from the protocol description alone,
-// so that a mistake in the broker's codec is not repeated here; jssdk
-// drives the official JavaScript SDK, a client nobody here wrote.
+// client_test.go, ws_test.go, rpc_test.go) was written from the protocol
+// description alone, so that a mistake in the broker's codec is not repeated
+// here; jssdk drives the official JavaScript SDK, a client nobody here wrote.
 //
 // Every rig that looks for losses has a control that proves it can find one:
 // TestPowerCutControl runs the power cut without syncs and must see losses,

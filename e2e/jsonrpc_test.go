@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"regexp"
 	"strings"
 	"sync"
@@ -241,22 +242,21 @@ func TestJSONRetry(t *testing.T) {
 
 func TestJSONKick(t *testing.T) {
 	b := start(t, set("session.device_level", "master"))
-	for _, rpc := range []struct{ old, young bool }{{true, true}, {true, false}, {false, true}} {
+	for k, rpc := range []struct{ old, young bool }{{true, true}, {true, false}, {false, true}} {
 		bothWays(t, func(t *testing.T, ws bool) {
-			bob := b.must(t, dialer{uid: "bob", json: rpc.old, ws: ws})
-			old := b.must(t, dialer{uid: "alice", flag: 1, device: "phone", json: rpc.old, ws: ws})
-			young := b.must(t, dialer{uid: "alice", flag: 1, device: "other phone", json: rpc.young, ws: ws})
+			from, to := fmt.Sprint("alice", k, ws), fmt.Sprint("bob", k, ws)
+			bob := b.must(t, dialer{uid: to, json: rpc.old, ws: ws})
+			old := b.must(t, dialer{uid: from, flag: 1, device: "phone", json: rpc.old, ws: ws})
+			young := b.must(t, dialer{uid: from, flag: 1, device: "other phone", json: rpc.young, ws: ws})
 			if reason := old.closed(t); reason != reasonKick {
 				t.Errorf("another device: disconnect with reason %d, want 12", reason)
 			}
-			old.conn.Write(old.make(nil, send{channel: "bob", kind: person, no: "ghost"}, []byte("boo")))
+			old.conn.Write(old.make(nil, send{channel: to, kind: person, no: "ghost"}, []byte("boo")))
 			bob.silent(t)
-			young.tell(t, "bob", fmt.Sprint(rpc, ws), "the living")
+			young.tell(t, to, "last", "the living")
 			if m := bob.nextRecv(t); string(m.payload) != "the living" {
 				t.Errorf("received %v", m)
 			}
-			bob.close()
-			young.close()
 		})
 	}
 }
@@ -531,4 +531,47 @@ func TestJSONSlowClients(t *testing.T) {
 	t.Logf("%d MiB past a client that does not read, 20 deaf senders; RSS at most %d MiB", n*size>>20, b.status("VmHWM")>>20)
 	close(stop)
 	b.running()
+}
+
+// The rig: what a server must not say is an error.
+func TestRigRPC(t *testing.T) {
+	read := func(said string) (frame, error) {
+		client, server := net.Pipe()
+		defer client.Close()
+		go func() {
+			io.WriteString(server, said)
+			server.Close()
+		}()
+		r := newRPC(client)
+		r.wait["7"], r.wait["c"] = typeSendack, typeConnack
+		p, err := io.ReadAll(r)
+		if err != nil {
+			return frame{}, err
+		}
+		f, _, err := splitFrame(p)
+		return f, err
+	}
+	for kind, said := range map[byte]string{
+		typeSendack:    `{"jsonrpc":"2.0","id":"7","result":{"messageId":"5","messageSeq":1,"reasonCode":1}}`,
+		typeConnack:    `{"jsonrpc":"2.0","id":"c","error":{"code":2,"message":"auth fail"}}`,
+		typeRecv:       `{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"eA=="}}`,
+		typeDisconnect: `{"jsonrpc":"2.0","method":"disconnect","params":{"reasonCode":12,"reason":"x"}}`,
+	} {
+		if f, err := read(said); f.kind != kind || err != nil {
+			t.Errorf("%s: type %d, %v", said, f.kind, err)
+		}
+	}
+	for _, said := range []string{
+		`{"jsonrpc":"2.0","id":"8","result":{"messageId":"5","messageSeq":1,"reasonCode":1}}`,
+		`{"jsonrpc":"2.0","id":"7","result":{"message_id":"5"}}`,
+		`{"jsonrpc":"2.0","id":"7","result":{"messageId":5}}`,
+		`{"jsonrpc":"2.0","id":"7","error":{"code":2,"message":"x"}}`,
+		`{"id":"7","result":{"messageId":"5"}}`,
+		`{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"%"}}`,
+		`{"jsonrpc":"2.0","method":"pong"}`, `{"jsonrpc":"2.0"`,
+	} {
+		if f, err := read(said); err == nil {
+			t.Errorf("%s was taken for type %d", said, f.kind)
+		}
+	}
 }

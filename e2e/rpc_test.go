@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -173,10 +172,6 @@ func (r *rpcConn) Read(p []byte) (int, error) {
 	for len(r.ready) == 0 {
 		var raw json.RawMessage
 		if err := r.dec.Decode(&raw); err != nil {
-			var op *net.OpError
-			if errors.Is(err, io.ErrUnexpectedEOF) || !errors.As(err, &op) && !errors.Is(err, io.EOF) {
-				err = fmt.Errorf("the server's JSON: %w", err)
-			}
 			return 0, err
 		}
 		if _, ok := r.Conn.(*wsConn); ok {
