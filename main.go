@@ -4,14 +4,17 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"gatepost/ack"
@@ -93,9 +96,11 @@ type box struct {
 	server    *netio.Server
 	gates     []*session.Gate
 	http      net.Listener // nil: off
-	api       *api.Server
-	webhook   *api.Webhook
-	outboxes  []broker.Outbox // of the gates, then of the api
+	// certificates are those of TLS; nil: there is none.
+	certificates *netio.Certificates
+	api          *api.Server
+	webhook      *api.Webhook
+	outboxes     []broker.Outbox // of the gates, then of the api
 }
 
 // build opens the sockets, then the data directory, and replays it.
@@ -106,6 +111,15 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 			err = errors.Join(err, b.closeSockets(), b.closeData())
 		}
 	}()
+	if cfg.TLS.On() {
+		clients := cfg.TLS.ClientCAFile
+		if clients == "off" {
+			clients = ""
+		}
+		if b.certificates, err = netio.LoadCertificates(cfg.TLS.CertFile, cfg.TLS.KeyFile, clients); err != nil {
+			return nil, fmt.Errorf("%w (tls.cert_file, tls.key_file, tls.client_ca_file)", err)
+		}
+	}
 	// Addresses first: if another process has them, the log stays as it is.
 	// Whoever connects meanwhile waits until the loops run.
 	if b.server, err = netio.New(netio.Options{
@@ -121,8 +135,13 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		PartialTimeout: cfg.Net.PartialTimeout,
 		WaitYield:      cfg.Net.Yield(),
 		ProxyProtocol:  cfg.Net.ProxyProtocol,
+		TLS:            b.tlsConfig(),
+		MaxTLS:         cfg.TLS.MaxConnections,
 		Logger:         logger,
 	}); err != nil {
+		return nil, err
+	}
+	if err = b.server.ListenTLS(addresses(cfg.TLS.TCP), addresses(cfg.TLS.WS)); err != nil {
 		return nil, err
 	}
 	if err = b.server.Listen(addresses(cfg.TCP), addresses(cfg.WS)); err != nil {
@@ -131,6 +150,9 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	if cfg.HTTP != "" {
 		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
 			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
+		}
+		if cfg.TLS.HTTP {
+			b.http = tls.NewListener(b.http, b.tlsConfig())
 		}
 	}
 	lock, err := wal.Lock(cfg.Data)
@@ -247,7 +269,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxPayload:  int(cfg.Net.MaxPayload),
 		IDFloor:     b.core.MaxMessageID(),
 		MaxChannels: cfg.Broker.MaxChannels,
-		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr())},
+		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
 		Health:      b.health,
 		Damage:      b.damage(),
 		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
@@ -279,6 +301,38 @@ func newWebhook(cfg *config.Config, logger *slog.Logger, b *box) (*api.Webhook, 
 		o.Secret = []byte(secret)
 	}
 	return api.NewWebhook(o, b.core, b.committer, b.store), nil
+}
+
+// tlsConfig is nil without certificates.
+func (b *box) tlsConfig() *tls.Config {
+	if b.certificates == nil {
+		return nil
+	}
+	return b.certificates.Config()
+}
+
+// reload reads again what can be read again, whenever SIGHUP comes.
+func (b *box) reload(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		switch {
+		case b.certificates == nil:
+			b.logger.Info("there is nothing to be read again: TLS is off")
+		default:
+			if err := b.certificates.Reload(); err != nil {
+				b.logger.Error("certificates not read again, those before stay", "err", err)
+			} else {
+				b.logger.Info("certificates read again")
+			}
+		}
+	}
 }
 
 // routed is the address that clients are told: the configured one, or that of the
@@ -390,6 +444,7 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 		part(&rest, func() error { return b.api.Serve(b.http) })
 	}
 	part(&rest, func() error { b.webhook.Run(ctx); return nil })
+	part(&rest, func() error { b.reload(ctx); return nil })
 	if manager.Interval() > 0 {
 		part(&rest, func() error { b.watch(ctx, manager); return nil })
 	}
@@ -459,6 +514,9 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 	fmt.Fprintf(out, "gatepost %s\n", version)
 	line("tcp", off(b.server.TCPAddr()))
 	line("websocket", off(b.server.WSAddr()))
+	if cfg.TLS.On() {
+		line("tls", fmt.Sprintf("tcp %s, websocket %s, http %t", off(b.server.TLSAddr()), off(b.server.WSSAddr()), cfg.TLS.HTTP))
+	}
 	if b.http != nil {
 		line("http", b.http.Addr().String())
 	} else {

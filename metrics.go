@@ -156,6 +156,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		{"gatepost_closed_total", "", []string{"by", "partial"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedPartial }},
 		{"gatepost_closed_total", "", []string{"by", "buffer"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedBuffer }},
 		{"gatepost_closed_total", "", []string{"by", "proxy"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedProxy }},
+		{"gatepost_closed_total", "", []string{"by", "tls"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedTLS }},
 		{"gatepost_closed_total", "", []string{"by", "websocket"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedWS }},
 		{"gatepost_reads_total", "Reads from sockets.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Reads }},
 		{"gatepost_writes_total", "Writes to sockets.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Writes }},

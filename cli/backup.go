@@ -38,7 +38,7 @@ func takeBackup(ctx context.Context, env Env, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := do(req)
 	if err != nil {
 		return fmt.Errorf("cannot reach the broker's HTTP at %s: %w; is it running, and is --http right?", *addr, err)
 	}

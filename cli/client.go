@@ -3,11 +3,15 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"strings"
 	"time"
 
 	"gatepost/wukong"
@@ -64,11 +68,26 @@ type Client struct {
 // Dial connects to a broker and logs in; ctx bounds both. The error is a
 // *RefusedError when the broker said no.
 func Dial(ctx context.Context, addr string, login Login) (*Client, error) {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return nil, fmt.Errorf("cannot use the address %q: HOST:PORT is needed, such as %s", addr, DefaultAddr)
+	host, inside := strings.CutPrefix(addr, "tls://")
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the address %q: HOST:PORT is needed, such as %s, or tls://HOST:PORT", addr, DefaultAddr)
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	conn, err := d.DialContext(ctx, "tcp", host)
+	if err == nil && inside {
+		var o *tls.Config
+		if o, err = trust(); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		o.ServerName = name
+		sealed := tls.Client(conn, o)
+		if err = sealed.HandshakeContext(ctx); err != nil {
+			conn.Close()
+		}
+		conn = sealed
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach a broker at %s: %w; is it running, and is --addr right?", addr, err)
 	}
@@ -82,6 +101,27 @@ func Dial(ctx context.Context, addr string, login Login) (*Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// trustVariable names a file with the authorities, PEM, of which the broker's
+// certificate is; without it they are those of the system.
+const trustVariable = "GATEPOST_CA_FILE"
+
+// trust returns how the broker's certificate is checked.
+func trust() (*tls.Config, error) {
+	o := &tls.Config{MinVersion: tls.VersionTLS12}
+	file := os.Getenv(trustVariable)
+	if file == "" {
+		return o, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the authorities (%s): %w", trustVariable, err)
+	}
+	if o.RootCAs = x509.NewCertPool(); !o.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("cannot use %s (%s): there is no certificate in PEM", file, trustVariable)
+	}
+	return o, nil
 }
 
 // connect is the CONNECT, CONNACK exchange with the key agreement.

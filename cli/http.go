@@ -34,7 +34,7 @@ func call(ctx context.Context, method, addr, path string, body any) (int, []byte
 	if err != nil {
 		return 0, nil, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := do(req)
 	if err != nil {
 		return 0, nil, fmt.Errorf("cannot reach the broker's HTTP at %s: %w; is it running, and is --http right?", addr, err)
 	}
@@ -46,12 +46,26 @@ func call(ctx context.Context, method, addr, path string, body any) (int, []byte
 	return res.StatusCode, text, nil
 }
 
+// do makes a request, inside TLS where its address says so.
+func do(req *http.Request) (*http.Response, error) {
+	o, err := trust()
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: o, DisableKeepAlives: true}}
+	return client.Do(req)
+}
+
 // tokenVariable names a file with the broker's HTTP token.
 const tokenVariable = "GATEPOST_TOKEN_FILE"
 
 // request makes an HTTP request, with the broker's token if there is one.
 func request(ctx context.Context, method, addr, path string, content io.Reader) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, content)
+	base := addr
+	if !strings.HasPrefix(addr, "https://") {
+		base = "http://" + addr
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base+path, content)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the address %q: HOST:PORT is needed: %w", addr, err)
 	}

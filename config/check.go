@@ -68,6 +68,9 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	if least := 16 * c.Wal.RollSize; c.Store.Budget != 0 && c.Store.Budget < least {
 		refuse("%s is too little: it must be at least 16 times %s, %s", c.say("store.budget"), c.say("wal.roll_size"), formatSize(least))
 	}
+	if c.TLS.On() && (c.TLS.CertFile == "off" || c.TLS.KeyFile == "off") {
+		refuse("tls.tcp, tls.ws and tls.http need tls.cert_file (%s) and tls.key_file (%s)", c.TLS.CertFile, c.TLS.KeyFile)
+	}
 	if u, err := url.Parse(c.Webhook.URL); c.Webhook.On() && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		refuse("webhook.url (%s) is no address like https://example.org/hook", c.Origin("webhook.url")) // it may hold a secret
 	}
@@ -78,7 +81,11 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	}
 	problems = append(problems, c.checkFiles(prof, files)...)
 	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
-		refuse("%s is too little: rings, queues and tables may take %s (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",
+		inside := ""
+		if c.TLS.On() {
+			inside = c.say("tls.max_connections") + ", "
+		}
+		refuse("%s is too little: rings, queues and tables may take %s ("+inside+"%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",
 			c.say("memory.limit"), formatMiB(ceiling),
 			c.say("net.ring_pool"), c.say("queue.log_bytes"), c.say("queue.apply_bytes"), c.say("queue.mailbox_bytes"), c.say("net.loops"),
 			c.say("wal.group_bytes"), c.say("wal.roll_size"), c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"), c.say("session.inflight_total"),

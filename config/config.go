@@ -25,6 +25,7 @@ type Config struct {
 	Retry   Retry
 	Session Session
 	API     API
+	TLS     TLS
 	Webhook Webhook
 	Memory  Memory
 
@@ -45,6 +46,20 @@ func (a API) Token() string {
 	}
 	return a.TokenFile
 }
+
+// TLS is encrypted connections. Files are "off" where there is none.
+type TLS struct {
+	TCP            string // host:port, "" when off
+	WS             string // host:port, "" when off
+	HTTP           bool
+	CertFile       string
+	KeyFile        string
+	ClientCAFile   string
+	MaxConnections int
+}
+
+// On says whether anything is served inside TLS.
+func (t TLS) On() bool { return t.TCP != "" || t.WS != "" || t.HTTP }
 
 // Webhook is what the application is told.
 type Webhook struct {
@@ -169,7 +184,11 @@ func (c *Config) Origin(name string) string { return c.origin[name] }
 // Ceiling is the smallest memory limit in bytes that is enough when every
 // queue, ring and table is full. Load refuses a memory.limit below it.
 func (c *Config) Ceiling() int64 {
-	return hwprofile.Profile{
+	sealed := int64(0)
+	if c.TLS.On() {
+		sealed = int64(c.TLS.MaxConnections) * tlsBytes
+	}
+	return sealed + hwprofile.Profile{
 		Loops:          c.Net.Loops,
 		Scratch:        c.Net.Scratch,
 		RingPool:       c.Net.RingPool,
@@ -185,6 +204,10 @@ func (c *Config) Ceiling() int64 {
 		InflightTotal:  c.Session.InflightTotal,
 	}.Ceiling()
 }
+
+// tlsBytes is what a connection inside TLS may take besides: 14 KiB measured when
+// idle, and two records.
+const tlsBytes = 48 * kib
 
 // HeapLimit is the value for debug.SetMemoryLimit in bytes: the budget without
 // the rings, which live outside the Go heap, and without a tenth for what

@@ -122,6 +122,7 @@ type broker struct {
 	shell         string // run before exec, such as "ulimit -n 100"
 	encrypted     bool
 	tcp, ws, http string    // where it listens now
+	tls, wss      string    // and inside TLS
 	want          [3]string // the addresses asked for
 	cmd           *exec.Cmd
 	ready         chan struct{} // closed when it says so
@@ -278,6 +279,8 @@ func (b *broker) launch() error {
 				b.ws = word[1]
 			case "http":
 				b.http = word[1]
+			case "tls": // tcp ADDRESS, websocket ADDRESS, http BOOL
+				b.tls, b.wss = strings.TrimSuffix(word[2], ","), strings.TrimSuffix(word[4], ",")
 			}
 		}
 		io.Copy(io.Discard, out)

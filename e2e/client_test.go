@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/ecdh"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +26,11 @@ type dialer struct {
 	flag    byte // device_flag: 0 app, 1 web, 2 pc
 	version byte // default 5
 	ws      bool
-	json    bool // JSON-RPC: version 5 and not encrypted
-	noAck   bool // do not send RECVACKs
-	rcvbuf  int  // SO_RCVBUF, bytes
-	buffer  int  // read buffer to start with; default 32 KiB
+	tls     *tls.Config // not nil: inside TLS
+	json    bool        // JSON-RPC: version 5 and not encrypted
+	noAck   bool        // do not send RECVACKs
+	rcvbuf  int         // SO_RCVBUF, bytes
+	buffer  int         // read buffer to start with; default 32 KiB
 	local   string
 	first   []byte // bytes written in the same segment, after the CONNECT
 	onAck   func(sendack)
@@ -142,7 +144,12 @@ func (b *broker) login(d dialer) (*client, connack, error) {
 
 func (b *broker) dial(d dialer) (net.Conn, error) {
 	addr := b.tcp
-	if d.ws {
+	switch {
+	case d.tls != nil && d.ws:
+		addr = b.wss
+	case d.tls != nil:
+		addr = b.tls
+	case d.ws:
 		addr = b.ws
 	}
 	nd := net.Dialer{Timeout: never}
@@ -155,6 +162,13 @@ func (b *broker) dial(d dialer) (net.Conn, error) {
 		}
 	}
 	conn, err := nd.Dial("tcp", addr)
+	if err == nil && d.tls != nil {
+		sealed := tls.Client(conn, d.tls)
+		if err = sealed.Handshake(); err != nil {
+			conn.Close()
+		}
+		conn = sealed
+	}
 	if err != nil || !d.ws {
 		return conn, err
 	}

@@ -18,6 +18,7 @@ const (
 type arrival struct {
 	fd     int
 	ws     bool
+	tls    bool
 	remote netip.AddrPort
 }
 
@@ -46,6 +47,10 @@ func (l *Loop) watchListener(i int) error {
 func (l *Loop) accept(i int) {
 	ln := &l.listeners[i]
 	for range acceptBatch {
+		if ln.tls && l.server.crowded() {
+			l.pauseSecure()
+			return
+		}
 		fd, sa, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
@@ -64,6 +69,13 @@ func (l *Loop) accept(i int) {
 			unix.Close(fd)
 			continue
 		}
+		if ln.tls && l.server.sealed.Add(1) > int64(l.server.opt.MaxTLS) {
+			l.server.sealed.Add(-1)
+			l.server.active.Add(-1)
+			l.stats.Refused.Add(1)
+			unix.Close(fd)
+			continue
+		}
 		to := l
 		for _, other := range l.server.loops {
 			if other.conns.Load() < to.conns.Load() {
@@ -71,7 +83,10 @@ func (l *Loop) accept(i int) {
 			}
 		}
 		to.conns.Add(1)
-		to.hand(arrival{fd: fd, ws: ln.ws, remote: addrPort(sa)})
+		if ln.tls {
+			l.server.shaking.Add(1)
+		}
+		to.hand(arrival{fd: fd, ws: ln.ws, tls: ln.tls, remote: addrPort(sa)})
 	}
 }
 
@@ -93,8 +108,29 @@ func (l *Loop) pauseAccept(err error) {
 	l.acceptAt = l.now.Add(acceptPause)
 }
 
+// pauseSecure stops watching the listeners of TLS for a moment.
+func (l *Loop) pauseSecure() {
+	if l.secureAt.IsZero() {
+		for i := range l.listeners {
+			if l.listeners[i].tls {
+				unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, l.listeners[i].fd, nil)
+			}
+		}
+	}
+	l.secureAt = l.now.Add(acceptPause)
+}
+
 // resumeAccept watches the listeners again when the pause is over.
 func (l *Loop) resumeAccept() {
+	if !l.secureAt.IsZero() && !l.now.Before(l.secureAt) {
+		l.secureAt = time.Time{}
+		for i := range l.listeners {
+			if err := l.watchListener(i); err != nil && !errors.Is(err, unix.EEXIST) && l.acceptAt.IsZero() {
+				l.pauseAccept(err)
+				return
+			}
+		}
+	}
 	if l.acceptAt.IsZero() || l.now.Before(l.acceptAt) {
 		return
 	}
@@ -117,6 +153,10 @@ func (l *Loop) hand(a arrival) {
 	l.mail.Unlock()
 	if gone {
 		unix.Close(a.fd)
+		if a.tls {
+			l.server.shaking.Add(-1)
+			l.server.sealed.Add(-1)
+		}
 		l.drop()
 		return
 	}
@@ -131,7 +171,9 @@ func (l *Loop) adopt() {
 	}
 	l.mail.Lock()
 	l.arrivals, l.adopting = l.adopting[:0], l.arrivals
+	l.news, l.heard = l.heard[:0], l.news
 	l.mail.Unlock()
+	l.handshakes(l.heard)
 	for _, a := range l.adopting {
 		l.open(a)
 	}
@@ -154,6 +196,11 @@ func (l *Loop) open(a arrival) {
 	if a.ws {
 		c.next = stageUpgrade
 	}
+	if a.tls {
+		c.tls = &secure{then: c.next}
+		c.tls.wire.came.L = &c.tls.wire.mu
+		c.next = stageTLS
+	}
 	c.stage = c.next
 	if l.server.opt.ProxyProtocol {
 		c.stage = stageProxy
@@ -167,6 +214,10 @@ func (l *Loop) open(a arrival) {
 		l.server.opt.Logger.Warn("cannot watch connection (see fs.epoll.max_user_watches)", "error", err)
 		unix.Close(a.fd)
 		l.stats.ClosedError.Add(1)
+		if a.tls {
+			l.server.shaking.Add(-1)
+			l.server.sealed.Add(-1)
+		}
 		l.slots.give(c)
 		l.drop()
 		return

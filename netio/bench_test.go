@@ -77,7 +77,7 @@ func benchEcho(b *testing.B, ws bool, g *gate, conns int) {
 	var clients []net.Conn
 	for range conns {
 		if ws {
-			clients = append(clients, dialWS(b, s).TCPConn)
+			clients = append(clients, dialWS(b, s).duplex.(*net.TCPConn))
 		} else {
 			clients = append(clients, dial(b, s.TCPAddr()))
 		}

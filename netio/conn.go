@@ -14,6 +14,7 @@ const (
 	stageFrames               // WebSocket frames with the handler's bytes in them
 	stageProxy                // PROXY header
 	stageUpgrade              // WebSocket handshake
+	stageTLS                  // TLS handshake
 )
 
 // Conn is one connection. All methods may be called only inside callbacks of
@@ -26,6 +27,7 @@ type Conn struct {
 	in   *ring.Buffer // unconsumed input: own ring, the loop's scratch while reading, or nil
 	out  *ring.Buffer // unsent output, or nil
 	ws   *webSocket   // nil for plain TCP and before the upgrade
+	tls  *secure      // nil without TLS
 
 	fd   int32
 	slot uint32
@@ -149,7 +151,7 @@ func (c *Conn) ResumeRead() {
 	c.paused = false
 	c.last = c.loop.tick
 	c.again = c.in != nil
-	if c.again || c.readable {
+	if c.again || c.readable || c.tls != nil && c.tls.more {
 		c.loop.later(c)
 	}
 }
@@ -170,12 +172,18 @@ func (c *Conn) Owe(n int) {
 func (c *Conn) Paused() bool { return c.paused }
 
 // Pending returns the number of unsent bytes.
-func (c *Conn) Pending() int {
-	if c.out == nil {
-		return 0
+func (c *Conn) Pending() (n int) {
+	if c.out != nil {
+		n = c.out.Len()
 	}
-	return c.out.Len()
+	if c.tls != nil {
+		n += len(c.tls.rest)
+	}
+	return n
 }
+
+// drained says whether all output left.
+func (c *Conn) drained() bool { return c.out == nil && (c.tls == nil || len(c.tls.rest) == 0) }
 
 // High says that Pending is at or above OutLimit: stop pushing until
 // OnWritable. It is advice; Out goes on to work up to 2 MiB.

@@ -24,7 +24,7 @@ func seeded(t testing.TB) *rand.Rand {
 }
 
 func TestPipelinedFramesComeBackInOrder(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		s := serve(t, Options{WaitYield: true}, newGate())
 		c := dialIt(t, s)
 		const frames = 20_000
@@ -48,7 +48,7 @@ func TestPipelinedFramesComeBackInOrder(t *testing.T) {
 }
 
 func TestFramesInPiecesOfEverySize(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		rng := seeded(t)
 		g := newGate()
 		s := serve(t, Options{}, g)
@@ -96,7 +96,7 @@ func TestBytesOneByOne(t *testing.T) {
 	raw := append(frame(opBinary, message(10, 1)[:5]), frame(0x80|opPing, []byte("hi"))...)
 	raw = append(raw, frame(0x80|opContinue, message(10, 1)[5:])...)
 	for _, b := range raw {
-		c.TCPConn.Write([]byte{b})
+		c.duplex.Write([]byte{b})
 	}
 	if err := expect(c, message(10, 1)); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestBytesOneByOne(t *testing.T) {
 }
 
 func TestTheLargestFrameFits(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		s := serve(t, Options{PoolBytes: minPool}, newGate())
 		c := dialIt(t, s)
 		for i := range uint64(3) {
@@ -118,7 +118,7 @@ func TestTheLargestFrameFits(t *testing.T) {
 }
 
 func TestAFrameAboveTheLargestRingIsRefused(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		g := newGate()
 		g.read = func(c *Conn) error { return nil } // waits for ever more
 		s := serve(t, Options{}, g)
@@ -159,7 +159,7 @@ func TestOneCommitIsOneMessage(t *testing.T) {
 }
 
 func TestSlowReaderIsHeldBackAndLosesNothing(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		const limit = 64 << 10
 		var highest, writable atomic.Int64
 		g := newGate()
@@ -209,7 +209,7 @@ func TestSlowReaderIsHeldBackAndLosesNothing(t *testing.T) {
 }
 
 func TestPauseKeepsBytesAndResumeDeliversThemWithoutNewOnes(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		g := newGate()
 		var id atomic.Uint64
 		var resume, calls atomic.Int32
@@ -249,7 +249,7 @@ func TestPauseKeepsBytesAndResumeDeliversThemWithoutNewOnes(t *testing.T) {
 }
 
 func TestHalfCloseIsAnsweredToTheEnd(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		g := newGate()
 		s := serve(t, Options{OutLimit: 4 << 20, ReadBudget: 1000}, g)
 		c := dialIt(t, s)
@@ -305,7 +305,7 @@ func TestHalfCloseWhilePausedIsReadAfterResume(t *testing.T) {
 }
 
 func TestCloseWritesTheLastWordsAndIsHeardOnce(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		why := errors.New("kicked")
 		g := newGate()
 		g.read = func(c *Conn) error {
@@ -354,7 +354,7 @@ func TestAnErrorOfOnReadCloses(t *testing.T) {
 // TestChurnNeverMixesConnections opens and closes connections as fast as it can, so that descriptor
 // numbers and slots are used again at once. Each says its own number.
 func TestChurnNeverMixesConnections(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		s := serve(t, Options{WaitYield: true}, newGate())
 		var wg sync.WaitGroup
 		var failed atomic.Int64
@@ -405,12 +405,12 @@ func TestRandomGarbageDisturbsNobody(t *testing.T) {
 		case 1:
 			dial(t, s.WSAddr()).Write(raw)
 		case 2:
-			dialWS(t, s).TCPConn.Write(raw)
+			dialWS(t, s).duplex.Write(raw)
 		case 3: // a good stream with one byte wrong
 			raw = append(frame(0x80|opBinary, message(50, i)), frame(0x80|opBinary, message(50, i))...)
 			raw[rng.IntN(len(raw))] ^= 1 << rng.IntN(8)
 			c := dialWS(t, s)
-			c.TCPConn.Write(raw)
+			c.duplex.Write(raw)
 			c.Close()
 		}
 		for _, c := range []stream{good, goodWS} {
@@ -619,7 +619,7 @@ func TestServingDoesNotAllocate(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	s := serve(t, Options{WaitYield: true}, newGate())
-	for name, c := range map[string]*net.TCPConn{"tcp": dial(t, s.TCPAddr()), "websocket": dialWS(t, s).TCPConn} {
+	for name, c := range map[string]*net.TCPConn{"tcp": dial(t, s.TCPAddr()), "websocket": dialWS(t, s).duplex.(*net.TCPConn)} {
 		one, size := message(100, 1), 104
 		if name == "websocket" {
 			one, size = frame(0x82, one), 106
@@ -637,7 +637,7 @@ func TestServingDoesNotAllocate(t *testing.T) {
 // TestHalfCloseWaitsForAnswersFromElsewhere: the answers are made after the
 // peer has closed its side.
 func TestHalfCloseWaitsForAnswersFromElsewhere(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		g := newGate()
 		var id atomic.Uint64
 		var answer atomic.Bool

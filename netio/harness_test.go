@@ -2,11 +2,17 @@ package netio
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"math/big"
+	mrand "math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -176,11 +182,15 @@ func echo(c *Conn) error {
 // is left of it.
 func serve(t testing.TB, o Options, g *gate) *Server {
 	t.Helper()
+	o.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
 	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Listen([]string{"127.0.0.1:0"}, []string{"127.0.0.1:0"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ListenTLS([]string{"127.0.0.1:0"}, []string{"127.0.0.1:0"}); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.Loops()) > 1 {
@@ -212,6 +222,9 @@ func run(t testing.TB, s *Server, gates ...*gate) {
 			if n := s.Loops()[i].stats.RingsLent.Load(); n != 0 {
 				t.Errorf("loop %d: %d rings are still lent", i, n)
 			}
+		}
+		if n, m := s.sealed.Load(), s.shaking.Load(); n != 0 || m != 0 {
+			t.Errorf("%d connections of TLS and %d handshakes are still counted", n, m)
 		}
 		if n := s.Conns(); n != 0 {
 			t.Errorf("%d connections are still counted", n)
@@ -249,6 +262,39 @@ type stream interface {
 	Close() error
 }
 
+// certificate makes one that says nothing.
+func certificate(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// dialTLS returns a connection inside TLS. What it sends first comes right behind
+// the handshake.
+func dialTLS(t testing.TB, a net.Addr) duplex {
+	t.Helper()
+	return tls.Client(dial(t, a), &tls.Config{InsecureSkipVerify: true})
+}
+
+// everywhere runs a test over TCP and over WebSocket, outside and inside TLS.
+func everywhere(t *testing.T, f func(t *testing.T, dialIt func(t testing.TB, s *Server) stream)) {
+	both(t, f)
+	t.Run("tls", func(t *testing.T) {
+		f(t, func(t testing.TB, s *Server) stream { return dialTLS(t, s.TLSAddr()) })
+	})
+	t.Run("websocket in tls", func(t *testing.T) {
+		f(t, func(t testing.TB, s *Server) stream { return upgrade(t, dialTLS(t, s.WSSAddr())) })
+	})
+}
+
 // both runs a test over TCP and over WebSocket.
 func both(t *testing.T, f func(t *testing.T, dialIt func(t testing.TB, s *Server) stream)) {
 	t.Run("tcp", func(t *testing.T) {
@@ -259,14 +305,20 @@ func both(t *testing.T, f func(t *testing.T, dialIt func(t testing.TB, s *Server
 	})
 }
 
+// duplex is a TCP connection or what is inside one.
+type duplex interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // wsClient is a WebSocket client that sends each Write as one message, or as
 // fragments of it, and reads the payload of data messages as a stream.
 type wsClient struct {
-	*net.TCPConn
+	duplex
 	r        *bufio.Reader
 	rest     []byte
-	messages int        // data messages read
-	split    *rand.Rand // not nil: fragments, pings between them
+	messages int         // data messages read
+	split    *mrand.Rand // not nil: fragments, pings between them
 }
 
 const upgradeRequest = "GET /ws?x=1 HTTP/1.1\r\nHost: example\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n" +
@@ -277,13 +329,17 @@ const upgradeAnswer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\
 
 func dialWS(t testing.TB, s *Server) *wsClient {
 	t.Helper()
-	c := dial(t, s.WSAddr())
+	return upgrade(t, dial(t, s.WSAddr()))
+}
+
+func upgrade(t testing.TB, c duplex) *wsClient {
+	t.Helper()
 	io.WriteString(c, upgradeRequest)
 	got := make([]byte, len(upgradeAnswer))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != upgradeAnswer {
 		t.Fatalf("handshake answered with %q: %v", got, err)
 	}
-	return &wsClient{TCPConn: c, r: bufio.NewReader(c)}
+	return &wsClient{duplex: c, r: bufio.NewReader(c)}
 }
 
 // frame returns a client's frame; first is the first byte.
@@ -307,7 +363,7 @@ func frame(first byte, payload []byte) []byte {
 
 func (c *wsClient) Write(p []byte) (int, error) {
 	if c.split == nil || len(p) < 2 {
-		_, err := c.TCPConn.Write(frame(0x80|opBinary, p))
+		_, err := c.duplex.Write(frame(0x80|opBinary, p))
 		return len(p), err
 	}
 	var all []byte
@@ -324,7 +380,7 @@ func (c *wsClient) Write(p []byte) (int, error) {
 			all = append(all, frame(0x80|opPong, []byte("unasked"))...)
 		}
 	}
-	_, err := c.TCPConn.Write(all)
+	_, err := c.duplex.Write(all)
 	return len(p), err
 }
 

@@ -115,7 +115,7 @@ func TestAPausedConnectionIsNotIdle(t *testing.T) {
 // kernel, and the oldest ones are closed after the deadline, so that those
 // that waited are served.
 func TestAUsedUpPoolDelaysAndTheOldestIncompleteFrameGoes(t *testing.T) {
-	both(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
+	everywhere(t, func(t *testing.T, dialIt func(testing.TB, *Server) stream) {
 		g := newGate()
 		s := serve(t, Options{PoolBytes: minPool, PartialTimeout: 2 * time.Second}, g)
 		good := dialIt(t, s)
@@ -220,7 +220,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	at, _ := net.ResolveTCPAddr("tcp", address)
 	var all []*net.TCPConn
-	for range 150 { // 100 descriptors
+	for range 150 { // 104 descriptors
 		all = append(all, dial(t, at))
 	}
 	talk := func(c *net.TCPConn) bool {
@@ -277,7 +277,7 @@ func TestChildServesWithFewDescriptors(t *testing.T) {
 	if os.Getenv("NETIO_CHILD") == "" {
 		t.Skip("runs as a child of TestDescriptorsRunOut")
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100, Max: 100}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 104, Max: 104}); err != nil {
 		t.Fatal(err)
 	}
 	g := newGate()

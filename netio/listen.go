@@ -13,6 +13,7 @@ import (
 type listener struct {
 	fd   int
 	ws   bool
+	tls  bool
 	addr netip.AddrPort // as bound
 }
 

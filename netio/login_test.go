@@ -35,7 +35,7 @@ func TestWebSocketCloseWaitsForAnswersFromElsewhere(t *testing.T) {
 	}
 	s := serve(t, Options{}, g)
 	c := dialWS(t, s)
-	c.TCPConn.Write(join(frame(0x80|opBinary, []byte("question")), closeFrame(1001, "")))
+	c.duplex.Write(join(frame(0x80|opBinary, []byte("question")), closeFrame(1001, "")))
 	eventually(t, "OnRead", func() bool { return id.Load() != 0 })
 	time.Sleep(20 * time.Millisecond) // let it see the close frame too
 	answer.Store(true)
@@ -48,7 +48,7 @@ func TestWebSocketCloseWaitsForAnswersFromElsewhere(t *testing.T) {
 	if first, payload, err := c.next(); err != nil || first != 0x80|opClose || binary.BigEndian.Uint16(payload) != 1001 {
 		t.Fatalf("instead of the close frame: %#x %q, %v", first, payload, err)
 	}
-	if _, err := c.TCPConn.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.duplex.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("then %v", err)
 	}
 }

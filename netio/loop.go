@@ -30,7 +30,7 @@ type Handler interface {
 	// want of them, and after WantDrained.
 	OnWritable(*Conn)
 	// OnBreach is called, whether OnOpen was or not, before a connection is
-	// closed for bytes that no client should send: ErrProxy, ErrWebSocket,
+	// closed for bytes that no client should send: ErrProxy, ErrWebSocket, ErrTLS,
 	// ErrLoginSize, ErrTooLarge.
 	OnBreach(*Conn, error)
 	// OnClose is called once for each connection that OnOpen saw, at the end
@@ -71,6 +71,7 @@ type Loop struct {
 	done     chan struct{} // closed when Run returned
 	mail     sync.Mutex
 	arrivals []arrival // under mail
+	news     []uint64  // under mail: connections whose TLS handshake went on
 	gone     bool      // under mail: no arrivals, no writes to wakefd any more
 
 	// owned by the goroutine of Run
@@ -89,8 +90,12 @@ type Loop struct {
 	strangers     int              // connections that have a ring for input and are not logged in
 	maxStrangers  int
 	scratch       *ring.Buffer
-	peeking       bool // the bytes in scratch are still in the kernel too
-	returned      bool // a ring came back since the last feed
+	sealed        []byte    // scratch of TLS
+	secureAt      time.Time // listeners of TLS are not watched until then; zero: they are
+	evicted       uint32    // tick of the last evict
+	heard         []uint64  // spare of news
+	peeking       bool      // the bytes in scratch are still in the kernel too
+	returned      bool      // a ring came back since the last feed
 	trimAt        time.Time
 	adopting      []arrival
 	listeners     []listener
@@ -154,6 +159,9 @@ func newLoop(s *Server, index int) (*Loop, error) {
 	l.pool = ring.NewPool(share + int64(ring.Size(s.opt.Scratch))) // the scratch ring comes on top
 	l.scratch, _ = l.pool.Get(s.opt.Scratch)
 	l.reserve = share / 4
+	if s.opt.TLS != nil {
+		l.sealed = make([]byte, tlsRead+tlsRecord)
+	}
 	input := share - l.reserve
 	l.maxStrangers = int(min(input/4, input-growing) / ring.Unit)
 	l.limits = newLimits(s.opt)
@@ -354,6 +362,9 @@ func (l *Loop) sleep(d time.Duration) time.Duration {
 	if !l.acceptAt.IsZero() {
 		d = earlier(d, time.Until(l.acceptAt))
 	}
+	if !l.secureAt.IsZero() {
+		d = earlier(d, time.Until(l.secureAt))
+	}
 	if !l.trimAt.IsZero() {
 		d = earlier(d, time.Until(l.trimAt))
 	}
@@ -474,6 +485,10 @@ func (l *Loop) shutdown() {
 	l.mail.Unlock()
 	for _, a := range rest {
 		unix.Close(a.fd)
+		if a.tls {
+			l.server.shaking.Add(-1)
+			l.server.sealed.Add(-1)
+		}
 		l.drop()
 	}
 	l.slots.each(func(c *Conn) { c.shut(ErrStopped, false) })

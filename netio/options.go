@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,8 @@ type Options struct {
 	WaitYield      bool          // poll, yield, then block; see doc of wait
 	LoginBytes     int           // bytes that may wait unconsumed before SetEstablished, and then a quarter of the input's rings is for such connections; default no bound
 	ProxyProtocol  bool          // every connection must begin with a PROXY v1 or v2 header
+	TLS            *tls.Config   // for ListenTLS; nil: none
+	MaxTLS         int           // connections inside TLS over all loops; more are accepted and closed; default MaxConns
 	Logger         *slog.Logger  // default: discard
 }
 
@@ -34,6 +37,7 @@ func (o Options) withDefaults() Options {
 	set(&o.OutLimit, 256<<10)
 	set(&o.PoolBytes, 64<<20)
 	set(&o.MaxConns, 100_000)
+	set(&o.MaxTLS, o.MaxConns)
 	set(&o.IdleTimeout, 3*time.Minute)
 	set(&o.LoginTimeout, 5*time.Second)
 	set(&o.PartialTimeout, 30*time.Second)
@@ -93,6 +97,8 @@ var (
 	ErrStopped = errors.New("server stops")
 	// ErrProxy is returned, wrapped, when a PROXY header is missing or bad.
 	ErrProxy = errors.New("bad PROXY header")
+	// ErrTLS is returned, wrapped, when a TLS handshake or record is wrong.
+	ErrTLS = errors.New("bad TLS peer")
 	// ErrWebSocket is returned, wrapped, when the peer breaks RFC 6455.
 	ErrWebSocket = errors.New("bad WebSocket peer")
 )

@@ -16,10 +16,13 @@ func (l *Loop) turn(c *Conn) {
 			l.deliver(c)
 		}
 	}
-	for budget := l.server.opt.ReadBudget; c.readable && !c.paused && !c.ended && !c.closing; {
+	for budget := l.server.opt.ReadBudget; (c.readable || c.tls != nil && c.tls.more) && !c.paused && !c.ended && !c.closing; {
 		if budget <= 0 {
 			l.later(c)
 			return
+		}
+		if c.stage == stageTLS && c.tls.wire.busy() {
+			return // handshakes goes on with it
 		}
 		n := l.read(c)
 		if n < 0 {
@@ -49,6 +52,9 @@ func (l *Loop) starve(c *Conn) {
 // read reads once and delivers. It returns how many bytes came, or -1 when the
 // turn is over.
 func (l *Loop) read(c *Conn) int {
+	if c.tls != nil && c.tls.on {
+		return l.readSealed(c)
+	}
 	if c.in == nil && !l.pool.Can(l.scratch.Cap(), l.reserve) {
 		if c.stage == stageFrames { // unmasking changes the bytes: they cannot stay in the kernel
 			l.starve(c)
@@ -250,6 +256,9 @@ func (l *Loop) step(c *Conn) {
 			more, err = c.readProxy()
 		case stageUpgrade:
 			more, err = c.readUpgrade()
+		case stageTLS:
+			c.shake()
+			more = false
 		case stageFrames:
 			if l.peeking {
 				return

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,11 +10,15 @@ import (
 
 // Server is the loops and their listeners.
 type Server struct {
-	opt    Options
-	loops  []*Loop
-	active atomic.Int64 // connections, counted from accept to close
-	tcp    []netip.AddrPort
-	ws     []netip.AddrPort
+	opt     Options
+	loops   []*Loop
+	active  atomic.Int64 // connections, counted from accept to close
+	shaking atomic.Int64 // of them, those of TLS whose handshake is not done
+	sealed  atomic.Int64 // of them, those of TLS
+	tcp     []netip.AddrPort
+	ws      []netip.AddrPort
+	tls     []netip.AddrPort
+	wss     []netip.AddrPort
 }
 
 // New makes the loops of a server. It listens nowhere yet, and nothing runs
@@ -40,17 +45,9 @@ func New(o Options) (*Server, error) {
 // It must be called before the loops run. On an error all listeners of this
 // call stay closed.
 func (s *Server) Listen(tcp, ws []string) error {
-	var opened []listener
-	for i, address := range append(append([]string(nil), tcp...), ws...) {
-		ln, err := listen(address, i >= len(tcp))
-		if err == nil {
-			opened = append(opened, ln)
-			continue
-		}
-		for _, ln := range opened {
-			ln.close()
-		}
-		return fmt.Errorf("cannot listen on %q: %w", address, err)
+	opened, err := s.listen(tcp, ws, false)
+	if err != nil {
+		return err
 	}
 	for _, ln := range opened {
 		if ln.ws {
@@ -62,6 +59,43 @@ func (s *Server) Listen(tcp, ws []string) error {
 	return s.loops[0].addListeners(opened)
 }
 
+// ListenTLS is Listen for TCP and WebSocket inside TLS, for which Options.TLS must
+// be set.
+func (s *Server) ListenTLS(tcp, ws []string) error {
+	if s.opt.TLS == nil && len(tcp)+len(ws) > 0 {
+		return errors.New("cannot listen for TLS without a certificate")
+	}
+	opened, err := s.listen(tcp, ws, true)
+	if err != nil {
+		return err
+	}
+	for _, ln := range opened {
+		if ln.ws {
+			s.wss = append(s.wss, ln.addr)
+		} else {
+			s.tls = append(s.tls, ln.addr)
+		}
+	}
+	return s.loops[0].addListeners(opened)
+}
+
+// listen opens listeners, all or none.
+func (s *Server) listen(tcp, ws []string, tls bool) (opened []listener, err error) {
+	for i, address := range append(append([]string(nil), tcp...), ws...) {
+		ln, err := listen(address, i >= len(tcp))
+		if err == nil {
+			ln.tls = tls
+			opened = append(opened, ln)
+			continue
+		}
+		for _, ln := range opened {
+			ln.close()
+		}
+		return nil, fmt.Errorf("cannot listen on %q: %w", address, err)
+	}
+	return opened, nil
+}
+
 // Loops returns the loops; index i is the loop with Index i.
 func (s *Server) Loops() []*Loop { return s.loops }
 
@@ -70,6 +104,13 @@ func (s *Server) TCPAddr() net.Addr { return first(s.tcp) }
 
 // WSAddr returns the address of the first WebSocket listener, or nil.
 func (s *Server) WSAddr() net.Addr { return first(s.ws) }
+
+// TLSAddr returns the address of the first listener for TCP inside TLS, or nil.
+func (s *Server) TLSAddr() net.Addr { return first(s.tls) }
+
+// WSSAddr returns the address of the first listener for WebSocket inside TLS, or
+// nil.
+func (s *Server) WSSAddr() net.Addr { return first(s.wss) }
 
 func first(a []netip.AddrPort) net.Addr {
 	if len(a) == 0 {

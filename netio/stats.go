@@ -20,6 +20,7 @@ type Stats struct {
 	ClosedBuffer  atomic.Int64 // ErrTooLarge, ErrNoBuffer and ErrStuck
 	ClosedProxy   atomic.Int64 // ErrProxy
 	ClosedWS      atomic.Int64 // ErrWebSocket
+	ClosedTLS     atomic.Int64 // ErrTLS
 	ClosedStop    atomic.Int64 // ErrStopped
 	Stale         atomic.Int64 // events for a connection that is gone
 	Reads         atomic.Int64 // read calls that returned bytes
@@ -35,7 +36,7 @@ type Stats struct {
 
 // breach reports whether a connection ends for bytes that no client should send.
 func breach(reason error) bool {
-	return errors.Is(reason, ErrProxy) || errors.Is(reason, ErrWebSocket) || errors.Is(reason, ErrLoginSize) || errors.Is(reason, ErrTooLarge)
+	return errors.Is(reason, ErrProxy) || errors.Is(reason, ErrWebSocket) || errors.Is(reason, ErrTLS) || errors.Is(reason, ErrLoginSize) || errors.Is(reason, ErrTooLarge)
 }
 
 // closed counts a close by its reason.
@@ -57,6 +58,8 @@ func (s *Stats) closed(reason error, byHandler bool) {
 		s.ClosedProxy.Add(1)
 	case errors.Is(reason, ErrWebSocket):
 		s.ClosedWS.Add(1)
+	case errors.Is(reason, ErrTLS):
+		s.ClosedTLS.Add(1)
 	case errors.Is(reason, ErrStopped):
 		s.ClosedStop.Add(1)
 	default:

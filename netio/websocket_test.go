@@ -101,7 +101,7 @@ func TestWebSocketRules(t *testing.T) {
 				w := dialWS(t, s)
 				for rest := c.send; len(rest) > 0; {
 					n := min(piece, len(rest))
-					if _, err := w.TCPConn.Write(rest[:n]); err != nil {
+					if _, err := w.duplex.Write(rest[:n]); err != nil {
 						break // closed before the end: the close frame says why
 					}
 					rest = rest[n:]
@@ -160,7 +160,7 @@ func TestTextIsTold(t *testing.T) {
 	}
 	s := serve(t, Options{}, g)
 	w := dialWS(t, s)
-	w.TCPConn.Write(join(frame(0x81, []byte("a")), frame(0x81, []byte("b")), frame(0x82, []byte("c")), frame(0x01, []byte("d")), frame(0x80, []byte("e"))))
+	w.duplex.Write(join(frame(0x81, []byte("a")), frame(0x81, []byte("b")), frame(0x82, []byte("c")), frame(0x01, []byte("d")), frame(0x80, []byte("e"))))
 	eventually(t, "three deliveries", done.Load)
 	if want := "[true ab false c true de]"; fmt.Sprint(got) != want {
 		t.Fatalf("got %v, want %v", got, want)
@@ -183,7 +183,7 @@ func TestMessagesAreTextForThoseWhoWantIt(t *testing.T) {
 	for i, sent := range []struct{ first, want byte }{{0x82, 0x82}, {0x81, 0x81}, {0x82, 0x81}} {
 		for _, n := range []int{1, 200, 70_000} {
 			p := bytes.Repeat([]byte{'a' + byte(i)}, n)
-			w.TCPConn.Write(frame(sent.first, p))
+			w.duplex.Write(frame(sent.first, p))
 			for got := 0; got < n; {
 				first, payload, err := w.next()
 				if err != nil || first != sent.want {
@@ -217,7 +217,7 @@ func TestAPauseBeforeTheCloseFrameLosesNothing(t *testing.T) {
 	}
 	s := serve(t, Options{}, g)
 	w := dialWS(t, s)
-	w.TCPConn.Write(join(frame(0x82, message(50, 1)), closeFrame(1000, "")))
+	w.duplex.Write(join(frame(0x82, message(50, 1)), closeFrame(1000, "")))
 	eventually(t, "OnRead", func() bool { return s.loops[0].stats.Reads.Load() > 0 })
 	resume.Store(true)
 	s.Loops()[0].Wake()
@@ -236,7 +236,7 @@ func TestPingsOfAPeerThatDoesNotReadAreBounded(t *testing.T) {
 	ping := bytes.Repeat(frame(0x89, bytes.Repeat([]byte("p"), 125)), 100)
 	go func() {
 		for range 2000 { // 26 MB: the kernel does not hold the answers
-			if _, err := w.TCPConn.Write(ping); err != nil {
+			if _, err := w.duplex.Write(ping); err != nil {
 				return
 			}
 		}

@@ -157,6 +157,7 @@ func (l *Loop) deadline(c *Conn) uint32 {
 
 // expire closes the connections whose time is over.
 func (l *Loop) expire() {
+	l.evict()
 	for c := l.wheel.pop(l.tick); c != nil; c = l.wheel.pop(l.tick) {
 		if at := l.deadline(c); at == 0 || at > l.tick {
 			l.wheel.arm(c, at)

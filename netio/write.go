@@ -36,7 +36,10 @@ func (c *Conn) tryRoom(n int, keep int64) (p []byte, short bool) {
 			return free[:n:n], false
 		}
 	}
-	size := c.Pending() + n
+	size := n
+	if c.out != nil {
+		size += c.out.Len()
+	}
 	if size < n || size > ring.Max {
 		return nil, false
 	}
@@ -67,22 +70,22 @@ func (l *Loop) flushDirty() {
 
 // flush writes the output and settles what follows from its end.
 func (l *Loop) flush(c *Conn) {
-	if c.out != nil {
+	if !c.drained() {
 		l.send(c)
 	}
 	if c.high && c.Pending() < l.server.opt.OutLimit/2 {
 		c.high = false
 		l.wantWritable(c)
 	}
-	if c.drain && c.out == nil {
+	if c.drain && c.drained() {
 		c.drain = false
 		l.wantWritable(c)
 	}
-	if c.ended && c.out == nil && (c.owed <= 0 || c.outDead) {
-		if c.goodbye(); c.out != nil {
+	if c.ended && c.drained() && (c.owed <= 0 || c.outDead) {
+		if c.goodbye(); !c.drained() {
 			l.send(c)
 		}
-		if c.out == nil {
+		if c.drained() {
 			c.shut(io.EOF, false)
 		}
 	}
@@ -90,6 +93,10 @@ func (l *Loop) flush(c *Conn) {
 
 // send writes the output with one call and returns the ring when all is sent.
 func (l *Loop) send(c *Conn) {
+	if c.tls != nil {
+		l.sendSealed(c)
+		return
+	}
 	if c.outDead {
 		c.out.Reset() // taken all the same, so that the handler goes on to the end of the input
 	}
@@ -142,6 +149,9 @@ func (l *Loop) finish(c *Conn) {
 		c.sendClose(reason)
 	}
 	l.flush(c)
+	if c.tls != nil {
+		l.goodbyeSealed(c)
+	}
 	if !c.byHandler && breach(reason) {
 		l.handler.OnBreach(c, reason)
 	}
