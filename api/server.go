@@ -137,7 +137,7 @@ func (s *Server) routes() []endpoint {
 		{"POST", "/message/eventsync", read(s.eventSync)},
 		{"POST", "/messages", read(s.messages)},
 		{"POST", "/channel/messagesync", read(s.messageSync)},
-		{"GET", "/channel/max_message_seq", s.maxSeq},
+		{"GET", "/channel/max_message_seq", s.newestSeq},
 		{"GET", "/channel/last_message", read(s.lastMessage)},
 		{"GET", "/message/byclientmsgno", read(s.byClientMsgNo)},
 		{"GET", "/history", read(s.history)},
@@ -252,8 +252,9 @@ func (p *patient) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
-// decode reads the body of a request, limit bytes at most. Names that are not UTF-8 are refused: the
-// JSON decoder would put something else, and longer, in their place.
+// decode reads the body of a request, limit bytes at most. Names that are not
+// UTF-8 are refused: the JSON decoder would put something else, and longer, in
+// their place.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -263,11 +264,25 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 	if !utf8.Valid(text) {
 		return errors.New("the body is not UTF-8")
 	}
-	if err := json.Unmarshal(text, c); err != nil {
-		return fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
+	if seen, ok := r.Context().Value(bodies{}).(func(any)); ok {
+		seen(c)
 	}
-	return nil
+	var odd *json.UnmarshalTypeError
+	switch err := json.Unmarshal(text, c); {
+	case err == nil:
+		return nil
+	case errors.As(err, &odd) && odd.Field != "":
+		return fmt.Errorf("%s is a JSON %s, a value for a %s is expected, see /openapi.json", odd.Field, odd.Value, odd.Type)
+	case errors.As(err, &odd):
+		return fmt.Errorf("the body is a JSON %s, which is not what is expected, see /openapi.json", odd.Value)
+	default:
+		return fmt.Errorf("the body is not what is expected, one JSON value, see /openapi.json: %w", err)
+	}
 }
+
+// bodies is the key of a func(any) in the context of a request: it is shown what
+// the body is decoded into. Tests hold that and openapi.json together.
+type bodies struct{}
 
 // carryOut commits the records of a change to what is called name and answers the
 // request.

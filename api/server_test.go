@@ -20,10 +20,14 @@ import (
 type obedient struct {
 	server  *Server
 	batches int
+	seen    func(*message.Batch) // if not nil
 }
 
 func (o *obedient) Propose(b *message.Batch) error {
 	o.batches++
+	if o.seen != nil {
+		o.seen(b)
+	}
 	for i := range b.Len() {
 		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, ClientSeq: b.Origin(i).ClientSeq, Reason: message.ReasonSuccess}})
 	}
@@ -32,7 +36,7 @@ func (o *obedient) Propose(b *message.Batch) error {
 }
 
 // newServer returns a server of a box that has the group g with members.
-func newServer(t *testing.T, members ...string) (*Server, *obedient) {
+func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	core := broker.New(broker.Options{Logger: logger}, nil)
@@ -117,7 +121,8 @@ func TestChangesAreChecked(t *testing.T) {
 		{"no systems", "/user/systemuids_add", `{"uids":[]}`, 400, "uids has 0"},
 		{"systems", "/user/systemuids_add", `{"uids":["sys"]}`, 200, ""},
 		{"all read", "/conversations/clearUnread", `{"uid":"a","channel_id":"g","channel_type":2}`, 200, ""},
-		{"read by nobody", "/conversations/clearUnread", `{"channel_id":"g","channel_type":2}`, 400, "uid is missing"},
+		{"read by nobody", "/conversations/clearUnread", `{"channel_id":"g","channel_type":2}`, 400, "uid must have"},
+		{"read by somebody with a long name", "/conversations/clearUnread", `{"uid":"` + strings.Repeat("a", 1025) + `","channel_id":"g","channel_type":2}`, 400, "it has 1025"},
 	} {
 		before := log.batches
 		code, text := post(s, c.path, c.body)
