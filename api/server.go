@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -47,6 +48,8 @@ type Server struct {
 	archive Archive
 	http    http.Server
 
+	unauthorized, displaced atomic.Int64
+
 	mu      sync.Mutex
 	waiting map[uint64]chan answer // requests by Origin.Conn; guarded by mu
 	last    uint64                 // id of the newest request; guarded by mu
@@ -71,16 +74,19 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
+	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
 	s.http = http.Server{
-		Handler:           guard(o.Token, sorry(mux)),
+		Handler:           guard(o.Token, &s.unauthorized, sorry(mux)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       15 * time.Second,
+		ConnContext:       remember,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
@@ -179,7 +185,7 @@ func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 
 // Serve answers requests on ln until Close, and returns why it ended otherwise.
 func (s *Server) Serve(ln net.Listener) error {
-	if err := s.http.Serve(newCrowd(ln, maxConns)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(newCrowd(ln, maxConns, &s.displaced)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve HTTP on %v: %w", ln.Addr(), err)
 	}
 	return nil
