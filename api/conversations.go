@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,7 +14,8 @@ import (
 
 const (
 	maxTalks   = 1000 // lines of one answer
-	maxRecents = 100  // messages of one line
+	maxPage    = 1_000_000
+	maxRecents = 100 // messages of one line
 )
 
 // talk is one line of a list of conversations.
@@ -53,8 +53,8 @@ func (l *listing) check() error {
 		return fmt.Errorf("msg_count is %d, 0 to %d are possible", l.Count, maxRecents)
 	case l.Size < 0 || l.Size > maxTalks:
 		return fmt.Errorf("page_size is %d, 1 to %d are possible", l.Size, maxTalks)
-	case l.Page < 0:
-		return fmt.Errorf("page is %d, it begins with 1", l.Page)
+	case l.Page < 0 || l.Page > maxPage:
+		return fmt.Errorf("page is %d, 1 to %d are possible", l.Page, maxPage)
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func (l *listing) known() (map[string]uint64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("last_msg_seqs has %q, the last part is no number", part)
 		}
-		have[part[:cut]] = seq
+		have[part[:cut]] = min(seq, maxSeq)
 	}
 	return have, nil
 }
@@ -191,8 +191,8 @@ func (s *Server) changeTalk(op message.ConversationOp) http.HandlerFunc {
 		if err == nil {
 			err = p.check(true)
 		}
-		if err == nil && c.UID == "" {
-			err = errors.New("uid is missing")
+		if err == nil {
+			err = checkName("uid", c.UID)
 		}
 		if err != nil {
 			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a conversation: %w", err))
@@ -246,7 +246,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		}
 		found := past{Messages: []entry{}}
 		kept, first, last := p.find(s.archive)
-		if found.First, found.Last = max(first, ch.Seq+1), last; kept != nil && found.First <= last && room > 0 {
+		if found.First, found.Last = max(first, min(ch.Seq, maxSeq)+1), last; kept != nil && found.First <= last && room > 0 {
 			q := question{limit: max(c.Count, 1), down: true}
 			s.readDown(kept, &q, &found)
 		}

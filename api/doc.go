@@ -12,6 +12,7 @@
 //	     /conversation...  lists of conversations, what is unread
 //	     /conn..., /connz, /route...  connections
 //
+// openapi.json, which is served, describes all of it; tests hold the two together.
 // Paths and bodies are those of the public WuKong servers:
 // {"channel_id": "g1", "channel_type": 2, "reset": 0, "subscribers": ["a", "b"]}.
 //

@@ -26,6 +26,8 @@ const (
 	historyBytes = 1 << 20
 	// historyStep is how many sequences are read at once on the way down.
 	historyStep = 64
+	// maxSeq is above every sequence; what somebody asks for may be above that.
+	maxSeq = 1<<63 - 1
 )
 
 // entry is one message of an answer.
@@ -96,7 +98,7 @@ func ask(v url.Values) (q question, err error) {
 		}
 		return n
 	}
-	q.from = number("from", 1<<63-1)
+	q.from = number("from", maxSeq)
 	q.msgID = int64(number("message_id", 1<<63-1))
 	if n := number("limit", maxHistory); n > 0 {
 		q.limit = int(n)

@@ -410,7 +410,7 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case ch == nil:
 	case q.down:
-		found.First = max(first, c.End+1)
+		found.First = max(first, min(c.End, maxSeq)+1)
 		s.readDown(ch, &q, &found)
 	default:
 		if c.End > 0 {
@@ -503,8 +503,8 @@ func numberOf(v url.Values, name string, without, most int) (int, error) {
 	return n, nil
 }
 
-// maxSeq answers GET /channel/max_message_seq; 0: there is no message.
-func (s *Server) maxSeq(w http.ResponseWriter, r *http.Request) {
+// newestSeq answers GET /channel/max_message_seq; 0: there is no message.
+func (s *Server) newestSeq(w http.ResponseWriter, r *http.Request) {
 	p, err := placeOf(r.URL.Query(), true)
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read the newest sequence: %w", err))

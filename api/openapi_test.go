@@ -1,39 +1,87 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
-	"maps"
+	"fmt"
+	"io"
 	"net/http/httptest"
+	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"gatepost/message"
 )
 
-// schema is as much of a JSON schema as the test needs.
+// drawer is an archive in which every channel has one message.
+type drawer struct{}
+
+func (drawer) Find(uint8, []byte) (*message.Channel, uint64, uint64) {
+	return &message.Channel{}, 1, 1
+}
+
+func (drawer) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
+	b := message.NewBatch(false)
+	b.Add(&message.Record{Kind: message.KindMessage, ChannelType: message.ChannelGroup, ChannelID: []byte("g1"), FromUID: []byte("alice"),
+		ClientMsgNo: []byte("n1"), MessageID: 7, Payload: []byte("hello")}, message.Origin{})
+	return &message.Page{Batch: b, Seqs: []uint64{1}, First: 1, Next: 2}, nil
+}
+
+// exampleServer is a server of a box in which the examples of openapi.json make
+// sense.
+func exampleServer(t testing.TB) (*Server, *obedient) {
+	t.Helper()
+	s, log := newServer(t)
+	b := message.NewBatch(false)
+	b.Add(&message.Record{Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte("g1"),
+		Payload: message.AppendChange(nil, message.OpCreate, []string{"alice", "bob"})}, message.Origin{})
+	if err := s.core.Replay(message.Committed{Index: 2, Generation: 1, Batch: b}); err != nil {
+		t.Fatal(err)
+	}
+	s.archive, s.o.MaxChannels, s.o.MaxPayload, s.o.Backup = drawer{}, 10, 64, func(io.Writer) error { return nil }
+	done := make(chan error)
+	go func() { done <- s.core.Run(nil) }()
+	t.Cleanup(func() {
+		s.core.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s, log
+}
+
 type schema struct {
-	Ref        string             `json:"$ref"`
-	Type       string             `json:"type"`
-	Properties map[string]*schema `json:"properties"`
-	Required   []string           `json:"required"`
+	Ref             string `json:"$ref"`
+	Type            string
+	ContentEncoding string
+	Minimum         *json.Number
+	Properties      map[string]*schema
+	Items           *schema
 }
 
 type operation struct {
-	Summary     string
-	RequestBody struct {
+	Parameters []struct {
+		Name     string
+		Required bool
+		Example  any
+	}
+	RequestBody *struct {
 		Content map[string]struct {
 			Schema  *schema
 			Example json.RawMessage
 		}
-	} `json:"requestBody"`
-	Responses map[string]json.RawMessage
+	}
+	Responses map[string]any
 }
 
-type description struct {
+type document struct {
 	Paths      map[string]map[string]*operation
 	Components struct{ Schemas map[string]*schema }
 }
 
-func described(t *testing.T) (d description) {
+func described(t testing.TB) (d document) {
 	t.Helper()
 	if err := json.Unmarshal(openAPI, &d); err != nil {
 		t.Fatal(err)
@@ -41,108 +89,199 @@ func described(t *testing.T) (d description) {
 	return d
 }
 
-// Every request is described, and what is described can be asked.
-func TestEveryRequestIsDescribed(t *testing.T) {
-	s, _ := newServer(t)
-	d := described(t)
-	served := make(map[string]bool)
+func (d *document) follow(s *schema) *schema {
+	if name, ok := strings.CutPrefix(s.Ref, "#/components/schemas/"); ok {
+		return d.Components.Schemas[name]
+	}
+	return s
+}
+
+// patterns are what a server serves, "GET /health" and others, sorted.
+func patterns(s *Server) (all []string) {
 	for _, r := range s.routes() {
-		served[strings.ToLower(r.method)+" "+r.path] = true
-		if d.Paths[r.path][strings.ToLower(r.method)] == nil {
-			t.Errorf("%s %s is not described", r.method, r.path)
+		all = append(all, r.method+" "+r.path)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// example makes the request of an operation's examples.
+func (o *operation) example(path string) (target, body string) {
+	v := url.Values{}
+	for _, p := range o.Parameters {
+		if p.Example != nil {
+			v.Set(p.Name, fmt.Sprint(p.Example))
 		}
 	}
-	for path, all := range d.Paths {
-		for method, op := range all {
-			if !served[method+" "+path] {
-				t.Errorf("%s %s is described and not served", method, path)
+	if len(v) > 0 {
+		path += "?" + v.Encode()
+	}
+	if o.RequestBody != nil {
+		body = string(o.RequestBody.Content["application/json"].Example)
+	}
+	return path, body
+}
+
+// Every path is described and every description is served.
+func TestEveryPathIsDescribed(t *testing.T) {
+	s, _ := exampleServer(t)
+	var want []string
+	for path, methods := range described(t).Paths {
+		for method, o := range methods {
+			want = append(want, strings.ToUpper(method)+" "+path)
+			if has := o.RequestBody != nil; has != (method == "post") {
+				t.Errorf("%s %s has a body: %t", method, path, has)
 			}
-			if op.Summary == "" || op.Responses["200"] == nil || path != "/health" && op.Responses["401"] == nil {
-				t.Errorf("%s %s has no summary, or not the answers 200 and 401", method, path)
+		}
+	}
+	served := patterns(s)
+	if slices.Sort(want); !slices.Equal(served, want) {
+		for _, p := range served {
+			if !slices.Contains(want, p) {
+				t.Errorf("%s is served and not in openapi.json", p)
+			}
+		}
+		for _, p := range want {
+			if !slices.Contains(served, p) {
+				t.Errorf("%s is in openapi.json and not served", p)
 			}
 		}
 	}
 }
 
-// A property of a body that is described is read, and no other that is described
-// anywhere: one of the wrong type is noticed.
-func TestEveryPropertyIsDescribed(t *testing.T) {
-	s, _ := newServer(t)
-	d := described(t)
-	vocabulary := make(map[string]bool)
-	bodies := make(map[string]*schema)
-	for path, all := range d.Paths {
-		if post := all["post"]; post != nil {
-			body := post.RequestBody.Content["application/json"].Schema
-			if body == nil {
-				t.Errorf("the body of %s is not described", path)
-				continue
+// The examples are what the handlers take.
+func TestExamplesAreTaken(t *testing.T) {
+	s, _ := exampleServer(t)
+	for path, methods := range described(t).Paths {
+		for method, o := range methods {
+			want := 200
+			if strings.HasPrefix(path, "/conn/") {
+				want = 404 // nobody is connected
 			}
-			if body.Type == "object" {
-				bodies[path] = body
-				for name := range body.Properties {
-					vocabulary[name] = true
+			target, body := o.example(path)
+			w := httptest.NewRecorder()
+			s.http.Handler.ServeHTTP(w, httptest.NewRequest(strings.ToUpper(method), target, strings.NewReader(body)))
+			if w.Code != want || o.Responses[fmt.Sprint(w.Code)] == nil {
+				t.Errorf("%s %s %s: %d %s, want %d, and described", method, target, body, w.Code, w.Body, want)
+			}
+		}
+	}
+}
+
+// What a body may have is what is decoded: the description of a path has nothing
+// else, and all paths of one Go type have all of it.
+func TestEveryFieldIsDescribed(t *testing.T) {
+	s, _ := exampleServer(t)
+	d := described(t)
+	fields := make(map[string]reflect.Type) // "type field" of structs
+	spoken := make(map[string]bool)
+	var compare func(at string, typ reflect.Type, have *schema)
+	compare = func(at string, typ reflect.Type, have *schema) {
+		have = d.follow(have)
+		want := ""
+		switch k := typ.Kind(); {
+		case k == reflect.Pointer:
+			compare(at, typ.Elem(), have)
+			return
+		case typ == reflect.TypeFor[json.RawMessage](): // anything
+		case k == reflect.Slice && typ.Elem().Kind() == reflect.Uint8:
+			if want = "string"; have.ContentEncoding != "base64" {
+				t.Errorf("%s: bytes are base64, the description has contentEncoding %q", at, have.ContentEncoding)
+			}
+		case k == reflect.Slice:
+			if want = "array"; have.Type == want {
+				compare(at+"[]", typ.Elem(), have.Items)
+			}
+		case k == reflect.Struct:
+			if want = "object"; have.Type == want {
+				known := make(map[string]reflect.Type)
+				flatten(typ, known)
+				for name, f := range known {
+					fields[fmt.Sprint(typ, " ", name)] = f
+				}
+				for name, p := range have.Properties {
+					if f := known[name]; f == nil {
+						t.Errorf("%s.%s is described and not decoded", at, name)
+					} else {
+						spoken[fmt.Sprint(typ, " ", name)] = true
+						compare(at+"."+name, f, p)
+					}
 				}
 			}
-			if !json.Valid(post.RequestBody.Content["application/json"].Example) {
-				t.Errorf("%s has no example", path)
+		case k == reflect.String:
+			want = "string"
+		case k == reflect.Bool:
+			want = "boolean"
+		case k >= reflect.Uint && k <= reflect.Uint64:
+			if want = "integer"; have.Minimum == nil {
+				t.Errorf("%s has no sign, the description has no minimum", at)
 			}
+		case k >= reflect.Int && k <= reflect.Int64:
+			want = "integer"
+		}
+		if have.Type != want {
+			t.Errorf("%s is described as %q and decoded into %v", at, have.Type, typ)
 		}
 	}
-	if len(bodies) < 30 || len(vocabulary) < 40 {
-		t.Fatalf("%d bodies with %d properties: the description is not read right", len(bodies), len(vocabulary))
+	for path, methods := range d.Paths {
+		o := methods["post"]
+		if o == nil {
+			continue
+		}
+		var into reflect.Type
+		target, body := o.example(path)
+		r := httptest.NewRequest("POST", target, strings.NewReader(body))
+		ctx := context.WithValue(r.Context(), bodies{}, func(c any) { into = reflect.TypeOf(c).Elem() })
+		s.http.Handler.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+		if into == nil {
+			t.Errorf("%s: no body was decoded", path)
+			continue
+		}
+		compare(path, into, o.RequestBody.Content["application/json"].Schema)
 	}
-	for path, body := range bodies {
-		for _, name := range slices.Sorted(maps.Keys(vocabulary)) {
-			if p := body.Properties[name]; p != nil && p.Type == "" && p.Ref == "" {
-				continue // any JSON
-			}
-			wrong := `{"a":[{}]}`
-			if p := body.Properties[name]; p != nil && p.Ref != "" {
-				wrong = `"text"`
-			}
-			code, text := post(s, path, `{"`+name+`":`+wrong+`}`)
-			noticed := code == 400 && strings.Contains(text, "not what is expected")
-			if has := body.Properties[name] != nil; has != noticed && !tolerant(path, name) {
-				t.Errorf("%s, %s: described %t, read %t (%d %s)", path, name, has, noticed, code, text)
-			}
+	for f := range fields {
+		if !spoken[f] {
+			t.Errorf("%s is decoded and not described", f)
 		}
 	}
 }
 
-// tolerant lists what several requests read because they share a body, and where
-// it does nothing.
-func tolerant(path, name string) bool {
-	switch {
-	case strings.HasPrefix(path, "/channel") || strings.HasPrefix(path, "/tmpchannel"): // see change
-		return slices.Contains([]string{"channel_id", "channel_type", "reset", "temp_subscriber", "subscribers", "uids", "large", "ban", "disband", "send_ban", "allow_stranger"}, name)
-	case strings.HasPrefix(path, "/conversations/"): // see reading
-		return name == "message_seq" || name == "unread"
-	case path == "/user/device_quit":
-		return name == "token" || name == "device_level"
-	case path == "/message/sendbatch":
-		return name == "channel_id" || name == "channel_type"
+// flatten collects what encoding/json would decode into a struct.
+func flatten(typ reflect.Type, into map[string]reflect.Type) {
+	for f := range typ.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			flatten(f.Type, into)
+		case f.IsExported() && name != "-":
+			into[name] = f.Type
+		}
 	}
-	return false
 }
 
-// What is no request is answered like any other error.
-func TestUnknownRequests(t *testing.T) {
-	s, _ := newServer(t)
+// What nothing serves is answered in JSON too.
+func TestNothingIsAnsweredInJSON(t *testing.T) {
+	s, _ := exampleServer(t)
 	for _, c := range []struct {
-		method, path string
-		code         int
-		text         string
+		method, path, text, allow string
+		code                      int
 	}{
-		{"GET", "/nothing", 404, "there is no such path"},
-		{"DELETE", "/channel", 405, "POST is possible"},
-		{"POST", "/health", 405, "GET"},
-		{"GET", "/openapi.json", 200, `"openapi": "3.1.0"`},
+		{"GET", "/nothing", "no such path", "", 404},
+		{"POST", "/", "no such path", "", 404},
+		{"POST", "/health", "GET, HEAD is possible", "GET, HEAD", 405},
+		{"GET", "/channel", "POST is possible", "POST", 405},
+		{"DELETE", "/channel/whitelist", "GET, HEAD is possible", "GET, HEAD", 405},
 	} {
 		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
-		if w.Code != c.code || !strings.Contains(w.Body.String(), c.text) || w.Header().Get("Content-Type") != "application/json" {
-			t.Errorf("%s %s: %d %.200s; want %d and %q", c.method, c.path, w.Code, w.Body, c.code, c.text)
+		s.http.Handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader("{}")))
+		var said struct {
+			Status int
+			Msg    string
+		}
+		err := json.Unmarshal(w.Body.Bytes(), &said)
+		if w.Code != c.code || err != nil || said.Status != c.code || !strings.Contains(said.Msg, c.text) ||
+			w.Header().Get("Content-Type") != "application/json" || w.Header().Get("Allow") != c.allow {
+			t.Errorf("%s %s: %d %v %s, want %d and %q", c.method, c.path, w.Code, w.Header(), w.Body, c.code, c.text)
 		}
 	}
 }

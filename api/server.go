@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -47,6 +48,8 @@ type Server struct {
 	archive Archive
 	http    http.Server
 
+	unauthorized, displaced atomic.Int64
+
 	mu      sync.Mutex
 	waiting map[uint64]chan answer // requests by Origin.Conn; guarded by mu
 	last    uint64                 // id of the newest request; guarded by mu
@@ -71,16 +74,19 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
+	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
 	s.http = http.Server{
-		Handler:           guard(o.Token, sorry(mux)),
+		Handler:           guard(o.Token, &s.unauthorized, sorry(mux)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       15 * time.Second,
+		ConnContext:       remember,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
@@ -137,7 +143,7 @@ func (s *Server) routes() []endpoint {
 		{"POST", "/message/eventsync", read(s.eventSync)},
 		{"POST", "/messages", read(s.messages)},
 		{"POST", "/channel/messagesync", read(s.messageSync)},
-		{"GET", "/channel/max_message_seq", s.maxSeq},
+		{"GET", "/channel/max_message_seq", s.newestSeq},
 		{"GET", "/channel/last_message", read(s.lastMessage)},
 		{"GET", "/message/byclientmsgno", read(s.byClientMsgNo)},
 		{"GET", "/history", read(s.history)},
@@ -179,7 +185,7 @@ func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 
 // Serve answers requests on ln until Close, and returns why it ended otherwise.
 func (s *Server) Serve(ln net.Listener) error {
-	if err := s.http.Serve(newCrowd(ln, maxConns)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(newCrowd(ln, maxConns, &s.displaced)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve HTTP on %v: %w", ln.Addr(), err)
 	}
 	return nil
@@ -252,8 +258,9 @@ func (p *patient) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
-// decode reads the body of a request, limit bytes at most. Names that are not UTF-8 are refused: the
-// JSON decoder would put something else, and longer, in their place.
+// decode reads the body of a request, limit bytes at most. Names that are not
+// UTF-8 are refused: the JSON decoder would put something else, and longer, in
+// their place.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -263,11 +270,25 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 	if !utf8.Valid(text) {
 		return errors.New("the body is not UTF-8")
 	}
-	if err := json.Unmarshal(text, c); err != nil {
-		return fmt.Errorf("the body is not what is expected, like {\"channel_id\":\"g1\",\"channel_type\":2,\"subscribers\":[\"a\"]}: %w", err)
+	if seen, ok := r.Context().Value(bodies{}).(func(any)); ok {
+		seen(c)
 	}
-	return nil
+	var odd *json.UnmarshalTypeError
+	switch err := json.Unmarshal(text, c); {
+	case err == nil:
+		return nil
+	case errors.As(err, &odd) && odd.Field != "":
+		return fmt.Errorf("%s is a JSON %s, a value for a %s is expected, see /openapi.json", odd.Field, odd.Value, odd.Type)
+	case errors.As(err, &odd):
+		return fmt.Errorf("the body is a JSON %s, which is not what is expected, see /openapi.json", odd.Value)
+	default:
+		return fmt.Errorf("the body is not what is expected, one JSON value, see /openapi.json: %w", err)
+	}
 }
+
+// bodies is the key of a func(any) in the context of a request: it is shown what
+// the body is decoded into. Tests hold that and openapi.json together.
+type bodies struct{}
 
 // carryOut commits the records of a change to what is called name and answers the
 // request.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,10 +21,14 @@ import (
 type obedient struct {
 	server  *Server
 	batches int
+	seen    func(*message.Batch) // if not nil
 }
 
 func (o *obedient) Propose(b *message.Batch) error {
 	o.batches++
+	if o.seen != nil {
+		o.seen(b)
+	}
 	for i := range b.Len() {
 		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, ClientSeq: b.Origin(i).ClientSeq, Reason: message.ReasonSuccess}})
 	}
@@ -32,7 +37,7 @@ func (o *obedient) Propose(b *message.Batch) error {
 }
 
 // newServer returns a server of a box that has the group g with members.
-func newServer(t *testing.T, members ...string) (*Server, *obedient) {
+func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	core := broker.New(broker.Options{Logger: logger}, nil)
@@ -117,7 +122,8 @@ func TestChangesAreChecked(t *testing.T) {
 		{"no systems", "/user/systemuids_add", `{"uids":[]}`, 400, "uids has 0"},
 		{"systems", "/user/systemuids_add", `{"uids":["sys"]}`, 200, ""},
 		{"all read", "/conversations/clearUnread", `{"uid":"a","channel_id":"g","channel_type":2}`, 200, ""},
-		{"read by nobody", "/conversations/clearUnread", `{"channel_id":"g","channel_type":2}`, 400, "uid is missing"},
+		{"read by nobody", "/conversations/clearUnread", `{"channel_id":"g","channel_type":2}`, 400, "uid must have"},
+		{"read by somebody with a long name", "/conversations/clearUnread", `{"uid":"` + strings.Repeat("a", 1025) + `","channel_id":"g","channel_type":2}`, 400, "it has 1025"},
 	} {
 		before := log.batches
 		code, text := post(s, c.path, c.body)
@@ -152,15 +158,16 @@ func TestRequestsWaitForASlot(t *testing.T) {
 	close(leave)
 }
 
-// A crowd takes in as many connections as it has room for, and the next when
-// one leaves.
+// A crowd takes in as many connections as it has room for. The next comes in when
+// one leaves, or in place of the stranger who is there longest.
 func TestCrowdIsBounded(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newCrowd(ln, 2)
-	accepted := make(chan net.Conn)
+	var displaced atomic.Int64
+	c := newCrowd(ln, 2, &displaced)
+	accepted := make(chan *guest)
 	ended := make(chan error)
 	go func() {
 		for {
@@ -169,29 +176,52 @@ func TestCrowdIsBounded(t *testing.T) {
 				ended <- err
 				return
 			}
-			accepted <- conn
+			accepted <- conn.(*guest)
 		}
 	}()
-	for range 3 {
+	const in, not = time.Minute, 50 * time.Millisecond
+	var mine []net.Conn
+	come := func(wait time.Duration) *guest {
+		t.Helper()
 		conn, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
+		mine = append(mine, conn)
+		select {
+		case g := <-accepted:
+			return g
+		case <-time.After(wait):
+			return nil
+		}
 	}
-	first, second := <-accepted, <-accepted
-	select {
-	case <-accepted:
-		t.Fatal("a third connection came in")
-	case <-time.After(50 * time.Millisecond):
+	first, second := come(in), come(in)
+	first.known.Store(true)
+	third := come(in) // instead of the second
+	if third == nil || displaced.Load() != 1 {
+		t.Fatalf("a stranger stayed, %d made room", displaced.Load())
+	}
+	if _, err := mine[1].Read(make([]byte, 1)); err == nil {
+		t.Error("the second is still there")
+	}
+	second.Close() // who made room makes no more
+	third.known.Store(true)
+	if come(not) != nil {
+		t.Fatal("two known ones are there, and a third connection came in")
 	}
 	first.Close()
 	first.Close() // twice makes room once
-	third := <-accepted
+	fourth := <-accepted
+	fourth.known.Store(true)
+	if come(not) != nil {
+		t.Fatal("a connection more came in")
+	}
 	c.Close()
 	if err := <-ended; err == nil {
 		t.Error("Accept goes on after Close")
 	}
-	second.Close()
-	third.Close()
+	if n := displaced.Load(); n != 1 {
+		t.Errorf("%d made room", n)
+	}
 }

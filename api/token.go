@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 // minToken is the shortest token in bytes: what is shorter can be guessed.
@@ -30,10 +32,7 @@ func ReadToken(path string) (string, error) {
 // guard lets requests with the token through, in the header "token" as with the
 // public servers or as "Authorization: Bearer". /health needs none: it says
 // nothing but whether the box is well.
-func guard(token string, next http.Handler) http.Handler {
-	if token == "" {
-		return next
-	}
+func guard(token string, wrong *atomic.Int64, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.Header.Get("token")
@@ -42,11 +41,31 @@ func guard(token string, next http.Handler) http.Handler {
 		}
 		// Of the same length whatever was given, so that the time says nothing.
 		got := sha256.Sum256([]byte(given))
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 && r.URL.Path != "/health" {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			fail(w, http.StatusUnauthorized, errors.New("the token of the HTTP API is missing or wrong (api.token_file)"))
+		switch {
+		case token == "" || subtle.ConstantTimeCompare(got[:], want[:]) == 1:
+			if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
+				g.known.Store(true)
+			}
+		case r.URL.Path != "/health":
+			wrong.Add(1)
+			turnAway(w, r, given != "")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// turnAway answers a request that has no token or a wrong one, and ends its
+// connection. Guesses take time; who has no token is told at once.
+func turnAway(w http.ResponseWriter, r *http.Request, guess bool) {
+	if guess {
+		select {
+		case <-time.After(guessPause):
+		case <-r.Context().Done():
+		}
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lostBody)) // else ReadTimeout holds
+	w.Header().Set("Connection", "close")
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	fail(w, http.StatusUnauthorized, errors.New("the token of the HTTP API is missing or wrong (api.token_file)"))
 }

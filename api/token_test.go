@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -29,7 +30,8 @@ func TestAToken(t *testing.T) {
 	if err != nil || token != "0123456789abcdef" {
 		t.Fatalf("read %q, %v", token, err)
 	}
-	h := guard(token, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	var wrong atomic.Int64
+	h := guard(token, &wrong, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for _, c := range []struct {
 		path, name, value string
 		code              int
@@ -52,5 +54,8 @@ func TestAToken(t *testing.T) {
 		if h.ServeHTTP(w, r); w.Code != c.code {
 			t.Errorf("%+v: %d", c, w.Code)
 		}
+	}
+	if n := wrong.Load(); n != 6 {
+		t.Errorf("%d requests were not let in", n)
 	}
 }

@@ -1,281 +1,329 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
-	"math"
-	"os"
+	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// contract is the description that the broker serves: the answers are held
-// against it.
-type contract struct {
-	Paths      map[string]map[string]*operation
-	Components struct{ Schemas map[string]*shape }
-}
-
-type operation struct {
-	RequestBody struct {
-		Content map[string]struct{ Example json.RawMessage }
-	} `json:"requestBody"`
-	Responses map[string]struct {
-		Content map[string]struct{ Schema *shape }
-	}
-}
-
-// shape is as much of a JSON schema as the description uses.
-type shape struct {
-	Ref        string            `json:"$ref"`
-	Type       string            `json:"type"`
-	Properties map[string]*shape `json:"properties"`
-	Required   []string          `json:"required"`
-	Items      *shape            `json:"items"`
-	Enum       []any             `json:"enum"`
-	Const      any               `json:"const"`
-}
-
-// check returns what is wrong with a value, nothing if it fits.
-func (c *contract) check(s *shape, v any, at string) (wrong []string) {
-	if s.Ref != "" {
-		return c.check(c.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")], v, at)
-	}
-	complain := func(format string, args ...any) { wrong = append(wrong, at+": "+fmt.Sprintf(format, args...)) }
-	if s.Const != nil && v != s.Const {
-		complain("is %v, want %v", v, s.Const)
-	}
-	if len(s.Enum) > 0 && !slices.Contains(s.Enum, v) {
-		complain("is %v, want one of %v", v, s.Enum)
-	}
-	switch s.Type {
-	case "object":
-		o, ok := v.(map[string]any)
-		if !ok {
-			complain("is %T, want an object", v)
-			return wrong
-		}
-		for _, name := range s.Required {
-			if _, ok := o[name]; !ok {
-				complain("%s is missing", name)
-			}
-		}
-		for name, value := range o {
-			p := s.Properties[name]
-			switch {
-			case p != nil:
-				wrong = append(wrong, c.check(p, value, at+"."+name)...)
-			case s.Properties != nil:
-				complain("%s is not described", name)
-			}
-		}
-	case "array":
-		all, ok := v.([]any)
-		if !ok {
-			complain("is %T, want an array", v)
-		}
-		for i, value := range all {
-			wrong = append(wrong, c.check(s.Items, value, fmt.Sprintf("%s[%d]", at, i))...)
-		}
-	case "string":
-		if _, ok := v.(string); !ok {
-			complain("is %v, want a string", v)
-		}
-	case "integer":
-		if n, ok := v.(float64); !ok || n != math.Trunc(n) {
-			complain("is %v, want a whole number", v)
-		}
-	}
-	return wrong
-}
-
-// answers makes a request and holds what comes against the description.
-func (c *contract) answers(t *testing.T, b *broker, method, path, query, body string, want int) any {
-	t.Helper()
-	op := c.Paths[path][strings.ToLower(method)]
-	if op == nil {
-		t.Fatalf("%s %s is not described", method, path)
-	}
-	text := b.ask(t, method, path+query, body, want, nil)
-	described, ok := op.Responses[fmt.Sprint(want)]
-	if !ok {
-		t.Errorf("%s %s: the answer %d is not described", method, path, want)
-		return nil
-	}
-	content, ok := described.Content["application/json"]
-	if !ok {
-		return nil
-	}
-	var v any
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		t.Errorf("%s %s: %v in %s", method, path, err, text)
-		return nil
-	}
-	for _, wrong := range c.check(content.Schema, v, method+" "+path) {
-		t.Error(wrong)
-	}
-	return v
-}
-
-// Every endpoint does what its description and example say, in the shapes that are
-// described, and what it changed is there after a kill -9.
+// Every request that openapi.json describes, made as in its example, is answered
+// as it says; and what a request changed is still so after a kill -9 right behind
+// its answer.
 func TestContract(t *testing.T) {
-	text, err := os.ReadFile("../api/openapi.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var c contract
-	if err := json.Unmarshal(text, &c); err != nil {
-		t.Fatal(err)
-	}
-	b := start(t, plain)
-	b.channel("g", "alice", "bob")
-	b.channel("h", "alice")
-	b.channel("g9", "alice")
+	b := start(t, plain, set("session.token_auth", "true"))
+	c := b.contract(t)
 	asked := map[string]bool{}
-	get := func(path, query string, want int) any {
+	// say makes the request of an example, or with another body.
+	say := func(method, path, body string) (text []byte) {
 		t.Helper()
-		asked["get "+path] = true
-		return c.answers(t, b, "GET", path, query, "", want)
+		o := c.Paths[path][method]
+		if o == nil {
+			t.Fatalf("%s %s is not described", method, path)
+		}
+		target, example := o.example(path)
+		if body == "" {
+			body = example
+		}
+		what := fmt.Sprintf("%s %s %s", method, target, body)
+		code, header, text := b.hit(t, strings.ToUpper(method), target, body)
+		if code != 200 {
+			t.Fatalf("%s: %d %s", what, code, text)
+		}
+		c.keeps(t, what, o, code, header, text)
+		asked[method+" "+path] = true
+		return text
 	}
-	const g = "?channel_id=g&channel_type=2"
-	// What a request is to have done, seen after the broker was killed.
-	list := func(name string, want ...any) func() {
-		return func() {
-			t.Helper()
-			var got []any
-			for _, l := range get("/channel/"+name, g, 200).([]any) {
-				got = append(got, l.(map[string]any)["uid"])
+	may := func(uid, token string) bool {
+		t.Helper()
+		client, ack, err := b.login(dialer{uid: uid, token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if client != nil {
+			client.close()
+		}
+		return ack.reason == reasonSuccess
+	}
+	member := func(uid, id string) bool {
+		t.Helper()
+		code, _, text := b.hit(t, "GET", "/history?uid="+uid+"&group="+id, "")
+		if code != 200 && code != 403 {
+			t.Fatalf("history of %s: %d %s", id, code, text)
+		}
+		return code == 200
+	}
+	exists := func(id string, kind int) bool {
+		t.Helper()
+		code, _, text := b.hit(t, "POST", "/message/send", fmt.Sprintf(`{"channel_id":%q,"channel_type":%d,"payload":"eA==","header":{"no_persist":1}}`, id, kind))
+		if code != 200 && code != 404 {
+			t.Fatalf("sending to %s: %d %s", id, code, text)
+		}
+		return code == 200
+	}
+	list := func(kind string) (all []string) {
+		t.Helper()
+		var lines []struct{ UID string }
+		b.ask(t, "GET", "/channel/"+kind+"?channel_id=g1&channel_type=2", "", 200, &lines)
+		for _, l := range lines {
+			all = append(all, l.UID)
+		}
+		return all
+	}
+	reason := func() byte {
+		t.Helper()
+		alice := b.must(t, dialer{uid: "alice", token: "a secret of alice"})
+		defer alice.close()
+		return alice.send(t, send{channel: "g1", kind: group, no: "is it banned", flags: flagNoPersist}, "x").reason
+	}
+	messages := func(body string) (n int) {
+		t.Helper()
+		var p struct{ Messages []httpMessage }
+		b.ask(t, "POST", "/channel/messagesync", body, 200, &p)
+		return len(p.Messages)
+	}
+	unread := func() int {
+		t.Helper()
+		l, ok := b.talks(t, "bob", "")["g1"]
+		if !ok {
+			return -1
+		}
+		return l.Unread
+	}
+	is := func(f func() []string, want ...string) func() bool {
+		return func() bool { return slices.Equal(f(), want) }
+	}
+	deny, allow := func() []string { return list("blacklist") }, func() []string { return list("whitelist") }
+	systems := func() (all []string) {
+		b.ask(t, "GET", "/user/systemuids", "", 200, &all)
+		return all
+	}
+	for _, s := range []struct {
+		path, body string // "": the example
+		done       func() bool
+	}{
+		{"/user/token", "", func() bool { return may("alice", "a secret of alice") && !may("alice", "another") }},
+		{"/user/token", `{"uid":"bob","token":"of bob"}`, func() bool { return may("bob", "of bob") && !may("bob", "a secret of alice") }},
+		{"/user/token", `{"uid":"carol","token":"of carol"}`, func() bool { return may("carol", "of carol") }},
+		{"/user/device_quit", "", func() bool { return !may("carol", "of carol") && may("bob", "of bob") }},
+		{"/user/systemuids_add", "", is(systems, "robot")},
+		{"/user/systemuids_remove", "", is(systems)},
+		{"/channel", "", func() bool { return member("alice", "g1") && member("bob", "g1") && !member("carol", "g1") }},
+		{"/channel/subscriber_add", "", func() bool { return member("carol", "g1") && member("alice", "g1") }},
+		{"/channel/subscriber_remove", "", func() bool { return !member("carol", "g1") && member("alice", "g1") }},
+		{"/channel/info", `{"channel_id":"g1","channel_type":2,"ban":1}`, func() bool { return reason() == 19 }},
+		{"/channel/info", "", func() bool { return reason() == reasonSuccess }},
+		{"/channel/blacklist_add", "", is(deny, "mallory")},
+		{"/channel/blacklist_remove", "", is(deny)},
+		{"/channel/blacklist_set", "", is(deny, "mallory")},
+		{"/channel/blacklist_remove_all", "", is(deny)},
+		{"/channel/whitelist_add", "", is(allow, "alice")},
+		{"/channel/whitelist_remove", "", is(allow)},
+		{"/channel/whitelist_set", "", is(allow, "alice")},
+		{"/channel/whitelist_remove_all", "", is(allow)},
+		{"/channel", `{"channel_id":"g9","channel_type":2,"subscribers":["alice"]}`, func() bool { return exists("g9", 2) && member("alice", "g9") }},
+		{"/channel/subscriber_remove_all", "", func() bool { return exists("g9", 2) && !member("alice", "g9") }},
+		{"/channel/delete", "", func() bool { return !exists("g9", 2) }},
+		{"/tmpchannel/subscriber_set", "", func() bool { return exists("t1", 8) && !exists("t2", 8) }},
+		{"/channel/keep", "", func() bool { return true }}, // TestOneGroupKeepsMore
+		{"/message/send", "", func() bool { return messages(`{"channel_id":"g1","channel_type":2}`) == 1 }},
+		{"/message/event", "", func() bool {
+			var all []struct {
+				Payload struct{ Text string }
 			}
-			if !slices.Equal(got, want) {
-				t.Errorf("the %s is %v, want %v", name, got, want)
+			b.ask(t, "POST", "/message/eventsync", `{"channel_id":"g1","channel_type":2,"client_msg_no":"n1"}`, 200, &all)
+			return len(all) == 1 && all[0].Payload.Text == "hello"
+		}},
+		{"/message/sendbatch", "", func() bool { return messages(`{"login_uid":"bob","channel_id":"alice","channel_type":1}`) == 1 }},
+		{"/conversations/clearUnread", "", func() bool { return unread() == 0 }},
+		{"/conversations/setUnread", "", func() bool { return unread() == 1 }},
+		{"/conversations/delete", "", func() bool { return unread() == -1 }},
+		{"/user/offline_push", "", func() bool {
+			b.ask(t, "POST", "/user/token", `{"uid":"alice","token":"of her tab","device_flag":1}`, 200, nil)
+			b.ask(t, "POST", "/message/send", `{"from_uid":"bob","channel_id":"alice","channel_type":1,"payload":"eA=="}`, 200, nil)
+			tab := b.must(t, dialer{uid: "alice", token: "of her tab", flag: 1, device: "tab"})
+			tab.silent(t)
+			phone := b.must(t, dialer{uid: "alice", token: "a secret of alice"})
+			defer phone.close()
+			defer tab.close()
+			return phone.nextRecv(t) != nil
+		}},
+	} {
+		say("post", s.path, s.body)
+		b.again()
+		if !s.done() {
+			t.Errorf("POST %s %s: after the kill it is not so", s.path, s.body)
+		}
+	}
+	for _, path := range []string{"/conn/kick", "/conn/remove"} {
+		bob := b.must(t, dialer{uid: "bob", token: "of bob"})
+		say("post", path, "")
+		bob.closed(t)
+	}
+	// Those that are left change nothing. There is something to show of each kind.
+	say("post", "/message/send", `{"channel_id":"g1","channel_type":2,"payload":"eA=="}`)
+	say("post", "/channel/blacklist_add", "")
+	say("post", "/channel/whitelist_add", "")
+	say("post", "/user/systemuids_add", "")
+	b.must(t, dialer{uid: "alice", token: "a secret of alice"})
+	for _, path := range slices.Sorted(maps.Keys(c.Paths)) {
+		for method := range c.Paths[path] {
+			if asked[method+" "+path] {
+				continue
+			}
+			text := say(method, path, "")
+			if s := c.answer(c.Paths[path][method], 200); s != nil && (strings.TrimSpace(string(text)) == "[]" || strings.Contains(string(text), `"messages":[]`)) {
+				t.Errorf("%s %s shows nothing: %s", method, path, text)
 			}
 		}
 	}
-	sends := func(uid, channel string, kind, reason byte) func() {
-		return func() {
-			t.Helper()
-			client := b.must(t, dialer{uid: uid})
-			defer client.close()
-			if a := client.send(t, send{channel: channel, kind: kind, no: fmt.Sprint("c", len(asked))}, "x"); a.reason != reason {
-				t.Errorf("%s to %s of type %d: reason %d, want %d", uid, channel, kind, a.reason, reason)
-			}
+}
+
+// Requests that are not as openapi.json says are refused with the reason in JSON,
+// and change nothing.
+func TestContractRefuses(t *testing.T) {
+	b := start(t, plain, set("log.level", "error"))
+	c := b.contract(t)
+	b.channel("g1", "alice", "bob")
+	b.channel("g9", "alice", "bob")
+	b.ask(t, "POST", "/message/send", `{"from_uid":"bob","channel_id":"g1","channel_type":2,"payload":"eA=="}`, 200, nil)
+	state := func() string {
+		all := ""
+		for _, target := range []string{"/channel/blacklist?channel_id=g1&channel_type=2", "/channel/whitelist?channel_id=g1&channel_type=2", "/user/systemuids",
+			"/channel/max_message_seq?channel_id=g1&channel_type=2", "/channel/max_message_seq?channel_id=bob&channel_type=1&login_uid=alice",
+			"/history?uid=alice&group=g1", "/history?uid=bob&group=g9", "/history?uid=carol&group=g1"} {
+			all += b.ask(t, "GET", target, "", map[bool]int{true: 403, false: 200}[strings.Contains(target, "carol")], nil)
+		}
+		return all + b.ask(t, "POST", "/conversation/sync", `{"uid":"alice"}`, 200, nil)
+	}
+	before := state()
+	tried := 0
+	refused := func(what, method, target, body string, want int) {
+		t.Helper()
+		tried++
+		code, header, text := b.hit(t, method, target, body)
+		what = fmt.Sprintf("%s: %s %.100s %.200s", what, method, target, body)
+		if code != want {
+			t.Errorf("%s: %d %s, want %d", what, code, text, want)
+			return
+		}
+		path, _, _ := strings.Cut(target, "?")
+		o := c.Paths[path][strings.ToLower(method)]
+		if o == nil { // of what is not there there is no description
+			o = &operation{Responses: map[string]*response{fmt.Sprint(want): {Ref: "#/components/responses/E404"}}}
+		}
+		c.keeps(t, what, o, code, header, text)
+		var said struct {
+			Status int
+			Msg    string
+		}
+		if err := decodeJSON(text, false, &said); err != nil || said.Status != want || said.Msg == "" {
+			t.Errorf("%s: %s says status %d, %q", what, text, said.Status, said.Msg)
 		}
 	}
-	systems := func(want ...any) func() {
-		return func() {
-			t.Helper()
-			if got := get("/user/systemuids", "", 200).([]any); !slices.Equal(got, want) {
-				t.Errorf("systems are %v, want %v", got, want)
+	for _, path := range slices.Sorted(maps.Keys(c.Paths)) {
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "NONSENSE"} {
+			o := c.Paths[path][strings.ToLower(method)]
+			if o == nil {
+				refused("a method", method, path, "", 405)
+				continue
 			}
-		}
-	}
-	unread := func(want float64, listed bool) func() {
-		return func() {
-			t.Helper()
-			for _, l := range c.answers(t, b, "POST", "/conversation/sync", "", `{"uid":"bob"}`, 200).([]any) {
-				if l := l.(map[string]any); l["channel_id"] == "g" {
-					if !listed || l["unread"] != want {
-						t.Errorf("bob's conversation: %v, want %v unread", l, want)
+			target, body := o.example(path)
+			query := func() url.Values {
+				u, err := url.Parse(target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return u.Query()
+			}
+			for _, p := range o.Parameters {
+				if v := query(); p.Required {
+					v.Del(p.Name)
+					refused("no "+p.Name, method, path+"?"+v.Encode(), "", 400)
+				}
+				s := c.follow(p.Schema)
+				if len(s.Enum) > 0 {
+					v := query()
+					v.Set(p.Name, "sideways")
+					refused(p.Name+" is none of those", method, path+"?"+v.Encode(), "", 400)
+				}
+				for _, w := range c.wrongs(p.Schema, nil) {
+					if s.Type == "string" && w.what == "is a number" {
+						continue // there are only strings
 					}
-					return
+					v := query()
+					v.Set(p.Name, fmt.Sprint(w.value))
+					refused(p.Name+" "+w.what, method, path+"?"+v.Encode(), "", 400)
 				}
 			}
-			if listed {
-				t.Error("bob has no conversation with g")
+			if body == "" {
+				continue
 			}
+			content := o.RequestBody.Content["application/json"]
+			if odd := c.fits("the example", content.Schema, content.Example); odd != "" {
+				t.Errorf("%s: %s", path, odd)
+			}
+			for _, w := range c.wrongs(content.Schema, content.Example) {
+				refused(w.what, method, target, asJSON(w.value), 400)
+			}
+			refused("no body", method, target, "", 400)
+			refused("half a body", method, target, body[:len(body)/2], 400)
+			refused("two bodies", method, target, body+body, 400)
+			refused("no JSON", method, target, "\x00\x01", 400)
+			refused("not UTF-8", method, target, strings.Replace(body, `"a`, "\"\xff", 1)+"\xfe", 400)
 		}
 	}
-	for _, step := range []struct {
-		path, body string // no body: the example
-		want       int
-		effect     func()
-	}{
-		{"/channel", "", 200, sends("bob", "g", group, reasonSuccess)},
-		{"/channel/info", `{"channel_id":"g","channel_type":2,"ban":1}`, 200, sends("alice", "g", group, 19)},
-		{"/channel/info", "", 200, sends("alice", "g", group, reasonSuccess)},
-		{"/channel/delete", "", 200, sends("alice", "g9", group, reasonNotSubscriber)},
-		{"/channel/delete", "", 404, nil},
-		{"/channel/subscriber_add", "", 200, sends("carol", "g", group, reasonSuccess)},
-		{"/channel/subscriber_remove", "", 200, sends("carol", "g", group, reasonNotSubscriber)},
-		{"/channel/subscriber_remove_all", "", 200, sends("alice", "h", group, reasonNotSubscriber)},
-		{"/channel/blacklist_add", "", 200, list("blacklist", "mallory")},
-		{"/channel/blacklist_remove", "", 200, list("blacklist")},
-		{"/channel/blacklist_set", `{"channel_id":"g","channel_type":2,"uids":["x"]}`, 200, list("blacklist", "x")},
-		{"/channel/blacklist_set", "", 200, list("blacklist")},
-		{"/channel/blacklist_set", `{"channel_id":"g","channel_type":2,"uids":["y"]}`, 200, list("blacklist", "y")},
-		{"/channel/blacklist_remove_all", "", 200, list("blacklist")},
-		{"/channel/whitelist_add", "", 200, list("whitelist", "mallory")},
-		{"/channel/whitelist_remove", "", 200, list("whitelist")},
-		{"/channel/whitelist_set", `{"channel_id":"g","channel_type":2,"uids":["x"]}`, 200, list("whitelist", "x")},
-		{"/channel/whitelist_set", "", 200, list("whitelist")},
-		{"/channel/whitelist_set", `{"channel_id":"g","channel_type":2,"uids":["y"]}`, 200, list("whitelist", "y")},
-		{"/channel/whitelist_remove_all", "", 200, list("whitelist")},
-		{"/tmpchannel/subscriber_set", "", 200, sends("alice", "t", 8, reasonSuccess)},
-		{"/channel/keep", "", 200, nil},
-		{"/user/token", "", 200, nil}, // TestTokens sees what these do
-		{"/user/device_quit", "", 200, nil},
-		{"/user/offline_push", "", 200, nil},
-		{"/user/systemuids_add", "", 200, systems("robot")},
-		{"/user/systemuids_remove", "", 200, systems()},
-		{"/user/onlinestatus", "", 200, nil},
-		{"/conn/kick", "", 404, nil},
-		{"/conn/remove", "", 404, nil},
-		{"/route/batch", "", 200, nil},
-		{"/message/send", "", 200, func() { get("/message/byclientmsgno", g+"&client_msg_no=n1", 200) }},
-		{"/message/send", `{"channel_id":"none","channel_type":2,"payload":"eA=="}`, 404, nil},
-		{"/message/sendbatch", "", 200, func() { get("/channel/last_message", "?channel_id=bob&channel_type=1&login_uid=alice", 200) }},
-		{"/message/event", "", 200, func() {
-			if all := c.answers(t, b, "POST", "/message/eventsync", "", `{"channel_id":"g","channel_type":2}`, 200).([]any); len(all) != 1 {
-				t.Errorf("stored events: %v", all)
-			}
-		}},
-		{"/message/eventsync", "", 200, nil},
-		{"/messages", "", 200, nil},
-		{"/channel/messagesync", "", 200, nil},
-		{"/conversation/sync", "", 200, nil},
-		{"/conversation/syncMessages", "", 200, nil},
-		{"/conversations/clearUnread", `{"uid":"bob","channel_id":"g","channel_type":2}`, 200, unread(0, true)},
-		{"/conversations/setUnread", `{"uid":"bob","channel_id":"g","channel_type":2,"unread":2}`, 200, unread(2, true)},
-		{"/conversations/delete", `{"uid":"bob","channel_id":"g","channel_type":2}`, 200, unread(0, false)},
-		{"/conversations/clearUnread", "", 200, nil},
-		{"/conversations/setUnread", "", 200, nil},
-		{"/conversations/delete", "", 200, nil},
+	for _, path := range []string{"/", "/nothing", "/message", "/channel/", "/message/send/", "/message/sen", "/Health", "/%00", "/openapi.yaml"} {
+		refused("a path", "GET", path, "", 404)
+		refused("a path", "POST", path, "{}", 404)
+	}
+	// What is right and speaks of what is not there.
+	for _, s := range []struct{ method, target, body string }{
+		{"POST", "/message/send", `{"channel_id":"none","channel_type":2,"payload":"eA=="}`},
+		{"POST", "/message/event", `{"channel_id":"none","channel_type":2,"client_msg_no":"n1","event_type":"stream.close"}`},
+		{"POST", "/channel/subscriber_remove", `{"channel_id":"none","channel_type":2,"subscribers":["a"]}`},
+		{"POST", "/channel/delete", `{"channel_id":"none","channel_type":2}`},
+		{"POST", "/channel/keep", `{"channel_id":"none","channel_type":2,"max_age":1}`},
+		{"POST", "/conversations/clearUnread", `{"uid":"bob","channel_id":"none","channel_type":2}`},
+		{"POST", "/conversations/setUnread", `{"uid":"bob","channel_id":"none","channel_type":2,"unread":1}`},
+		{"POST", "/conversations/delete", `{"uid":"bob","channel_id":"none","channel_type":2}`},
+		{"POST", "/conn/kick", `{"uid":"nobody"}`},
+		{"POST", "/conn/remove", `{"uid":"nobody"}`},
+		{"GET", "/channel/last_message?channel_id=none&channel_type=2", ""},
+		{"GET", "/message/byclientmsgno?channel_id=g1&channel_type=2&client_msg_no=none", ""},
 	} {
-		asked["post "+step.path] = true
-		body := step.body
-		if body == "" {
-			body = string(c.Paths[step.path]["post"].RequestBody.Content["application/json"].Example)
-		}
-		c.answers(t, b, "POST", step.path, "", body, step.want)
-		if step.effect != nil {
-			b.again()
-			step.effect()
-		}
+		refused("not there", s.method, s.target, s.body, 404)
 	}
-	b.must(t, dialer{uid: "alice"})
-	for path, query := range map[string]string{"/health": "", "/metrics": "", "/varz": "", "/backup": "", "/openapi.json": "", "/connz": "", "/route": "?uid=a",
-		"/channel/max_message_seq": g, "/channel/last_message": g, "/history": "?uid=alice&group=g"} {
-		get(path, query, 200)
+	// Rules that a schema does not say.
+	for _, s := range []struct{ target, body string }{
+		{"/message/send", `{"payload":"eA=="}`},
+		{"/message/send", `{"channel_id":"g1","payload":"eA=="}`},
+		{"/message/send", `{"subscribers":["bob"],"payload":"eA=="}`},
+		{"/message/send", `{"channel_id":"a@b","channel_type":1,"payload":"eA=="}`},
+		{"/message/sendbatch", `{"channel_id":"g1","subscribers":["bob"],"payload":"eA=="}`},
+		{"/message/event", `{"channel_id":"g1","channel_type":2,"client_msg_no":"n1","event_type":"other"}`},
+		{"/message/eventsync", `{"channel_id":"bob","channel_type":1}`},
+		{"/channel", `{"channel_id":"p","channel_type":1,"subscribers":["a"]}`},
+		{"/channel", `{"channel_id":"no agent","channel_type":11}`},
+		{"/channel/info", `{"channel_id":"g1","channel_type":2}`},
+		{"/channel/keep", `{"channel_id":"g1","channel_type":2}`},
+		{"/channel/keep", `{"channel_id":"g1","channel_type":2,"of_type":true,"max_age":1}`},
+		{"/channel/keep", `{"channel_id":"a","channel_type":1,"max_age":1}`},
+		{"/channel/messagesync", `{"channel_id":"a","channel_type":1}`},
+		{"/messages", `{"channel_id":"g1","channel_type":2}`},
+		{"/conversation/sync", `{"uid":"bob","last_msg_seqs":"g1"}`},
+		{"/user/token", `{"uid":"  ","token":"x"}`},
+	} {
+		refused("a rule", "POST", s.target, s.body, 400)
 	}
-	for path, all := range c.Paths {
-		for method := range all {
-			if !asked[method+" "+path] {
-				t.Errorf("%s %s was not tried", method, path)
-			}
-		}
+	for _, target := range []string{"/history?uid=alice", "/history?uid=alice&to=bob&group=g1", "/history?uid=alice&group=g1&page=2", "/channel/last_message?channel_id=bob&channel_type=1"} {
+		refused("a rule", "GET", target, "", 400)
 	}
-	// Wrong requests: each with the shape of an error.
-	for path, all := range c.Paths {
-		if all["post"] == nil {
-			continue
-		}
-		for _, body := range []string{`[[]]`, `{"channel_id":5,"uid":5,"uids":5,"subscribers":5}`, `{}`, `"text"`} {
-			if path == "/user/onlinestatus" && body == "{}" || path == "/route/batch" && body == "{}" {
-				continue // said to be wrong by the next line as well
-			}
-			c.answers(t, b, "POST", path, "", body, 400)
-		}
+	refused("no member", "GET", "/history?uid=carol&group=g1", "", 403)
+	t.Logf("%d requests were refused", tried)
+	if after := state(); after != before {
+		t.Errorf("something was changed: before\n%s\nafter\n%s", before, after)
 	}
 }
