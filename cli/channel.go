@@ -85,7 +85,7 @@ func (c memberChange) run(ctx context.Context, env Env, args []string) error {
 		return f.wrong("--members is missing")
 	}
 	if c.field == "uids" && c.every == "" { // the broker would make one
-		if err := mustExist(ctx, *addr, id, *typ); err != nil {
+		if _, err := existing(ctx, *addr, id, *typ); err != nil {
 			return err
 		}
 	}
@@ -174,18 +174,18 @@ func where(id string, typ int) string {
 	return url.Values{"channel_id": {id}, "channel_type": {strconv.Itoa(typ)}}.Encode()
 }
 
-// mustExist refuses channels that nobody has made, but for persons: a change would
-// make one of a name that was not meant.
-func mustExist(ctx context.Context, addr, id string, typ int) error {
-	_, err := stateOf(ctx, addr, id, typ)
+// existing is stateOf for a change: a channel that nobody has made is refused, since
+// the broker would make one of a name that was not meant. A person is always there.
+func existing(ctx context.Context, addr, id string, typ int) (state, error) {
+	s, err := stateOf(ctx, addr, id, typ)
 	var no *failure
-	if errors.As(err, &no) && no.status == http.StatusNotFound {
-		if typ == 1 {
-			return nil
-		}
-		return fmt.Errorf("cannot change channel %q: there is none of type %d; 'gatepost channel create' makes it", id, typ)
+	switch {
+	case !errors.As(err, &no) || no.status != http.StatusNotFound:
+		return s, err
+	case typ == 1:
+		return state{}, nil
 	}
-	return err
+	return nil, fmt.Errorf("cannot change channel %q: there is none of type %d; 'gatepost channel create' makes it", id, typ)
 }
 
 func channelInfo(ctx context.Context, env Env, args []string) error {
@@ -223,18 +223,16 @@ func channelInfo(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(wanted) > 0 {
-		if err := mustExist(ctx, *addr, id, *typ); err != nil {
+	if len(wanted) == 0 {
+		now, err := stateOf(ctx, *addr, id, *typ)
+		if err != nil {
 			return err
 		}
-	}
-	now, err := stateOf(ctx, *addr, id, *typ)
-	var no *failure
-	if err != nil && (len(wanted) == 0 || !errors.As(err, &no) || no.status != http.StatusNotFound) {
-		return err
-	}
-	if len(wanted) == 0 {
 		return showState(env, now, *asJSON)
+	}
+	now, err := existing(ctx, *addr, id, *typ)
+	if err != nil {
+		return err
 	}
 	body := map[string]any{"channel_id": id, "channel_type": *typ}
 	for _, s := range settings() { // all of them: the broker takes what is not there for 0

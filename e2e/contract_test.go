@@ -193,13 +193,23 @@ func TestContract(t *testing.T) {
 		effect     func()
 	}{
 		{"/channel", "", 200, sends("bob", "g", group, reasonSuccess)},
-		{"/channel/info", `{"channel_id":"g","channel_type":2,"ban":1}`, 200, sends("alice", "g", group, 19)},
+		{"/channel/info", `{"channel_id":"g","channel_type":2,"ban":1}`, 200, func() {
+			sends("alice", "g", group, 19)()
+			if info := get("/channel/info", g, 200).(map[string]any); info["ban"] != 1.0 || info["large"] != 0.0 || info["members"] != 2.0 {
+				t.Errorf("g is %v", info)
+			}
+		}},
 		{"/channel/info", "", 200, sends("alice", "g", group, reasonSuccess)},
 		{"/channel/delete", "", 200, sends("alice", "g9", group, reasonNotSubscriber)},
 		{"/channel/delete", "", 404, nil},
 		{"/channel/subscriber_add", "", 200, sends("carol", "g", group, reasonSuccess)},
 		{"/channel/subscriber_remove", "", 200, sends("carol", "g", group, reasonNotSubscriber)},
 		{"/channel/subscriber_remove_all", "", 200, sends("alice", "h", group, reasonNotSubscriber)},
+		{"/channel/subscriber_add", `{"channel_id":"h","channel_type":2,"subscribers":["x"]}`, 200, func() {
+			if all := get("/channel/subscribers", "?channel_id=h&channel_type=2", 200).([]any); len(all) != 1 || all[0].(map[string]any)["uid"] != "x" {
+				t.Errorf("members of h: %v", all)
+			}
+		}},
 		{"/channel/blacklist_add", "", 200, list("blacklist", "mallory")},
 		{"/channel/blacklist_remove", "", 200, list("blacklist")},
 		{"/channel/blacklist_set", `{"channel_id":"g","channel_type":2,"uids":["x"]}`, 200, list("blacklist", "x")},
@@ -258,6 +268,13 @@ func TestContract(t *testing.T) {
 	for path, query := range map[string]string{"/health": "", "/metrics": "", "/varz": "", "/backup": "", "/openapi.json": "", "/connz": "", "/route": "?uid=a",
 		"/channel/max_message_seq": g, "/channel/last_message": g, "/history": "?uid=alice&group=g"} {
 		get(path, query, 200)
+	}
+	for _, path := range []string{"/channel/info", "/channel/subscribers"} {
+		get(path, "?channel_id=none&channel_type=2", 404)
+		get(path, "?channel_id=none&channel_type=x", 400)
+	}
+	for query, want := range map[string]int{"?group=g": 200, "?group=g&uid=": 400, "?group=g&uid=mallory": 403, "?to=bob": 400} {
+		get("/history", query, want)
 	}
 	for path, all := range c.Paths {
 		for method := range all {
