@@ -253,3 +253,57 @@ func (s *Server) lists(allow bool) http.HandlerFunc {
 		reply(w, http.StatusOK, all)
 	}
 }
+
+// subscribers answers GET /channel/subscribers, which the public servers do not
+// have: the members, guests included.
+func (s *Server) subscribers(w http.ResponseWriter, r *http.Request) {
+	p, err := placeOf(r.URL.Query(), false)
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot list members: %w", err))
+		return
+	}
+	uids, ok := s.core.Access().Subscribers(uint8(p.Type), p.ID)
+	if !ok {
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot list members: %w", noSuch(&p)))
+		return
+	}
+	all := make([]listed, 0, len(uids))
+	for _, uid := range uids {
+		all = append(all, listed{uid})
+	}
+	reply(w, http.StatusOK, all)
+}
+
+// noSuch says that there is no channel.
+func noSuch(p *place) error {
+	if p.Type == int(message.ChannelPerson) {
+		return fmt.Errorf("nothing is set of the person %q", p.ID)
+	}
+	return fmt.Errorf("there is no channel %q of type %d", p.ID, p.Type)
+}
+
+// info answers GET /channel/info, which the public servers do not have: what
+// POST /channel/info has set, and how many members there are.
+func (s *Server) info(w http.ResponseWriter, r *http.Request) {
+	p, err := placeOf(r.URL.Query(), false)
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot show a channel: %w", err))
+		return
+	}
+	access := s.core.Access()
+	info, ok := access.Info(uint8(p.Type), p.ID)
+	if !ok {
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot show a channel: %w", noSuch(&p)))
+		return
+	}
+	members, _ := access.Members(uint8(p.Type), p.ID)
+	set := func(bit message.Info) int {
+		if info&bit != 0 {
+			return 1
+		}
+		return 0
+	}
+	reply(w, http.StatusOK, map[string]any{"channel_id": p.ID, "channel_type": p.Type, "members": members,
+		"large": set(message.InfoLarge), "ban": set(message.InfoBan), "disband": set(message.InfoDisband),
+		"send_ban": set(message.InfoSendBan), "allow_stranger": set(message.InfoStrangers)})
+}

@@ -16,7 +16,7 @@
 // Paths and bodies are those of the public WuKong servers:
 // {"channel_id": "g1", "channel_type": 2, "reset": 0, "subscribers": ["a", "b"]}.
 //
-// /history takes uid (who asks), to or group, from (a sequence), limit (1000 at
+// /history takes uid (who asks; a group the application may ask for without one), to or group, from (a sequence), limit (1000 at
 // most, 100 if not given) and order (up or down), or message_id or client_msg_no
 // (and from_uid) to find one message. It reads what is on disk and in memory
 // without disturbing anybody.

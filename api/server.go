@@ -113,6 +113,8 @@ func (s *Server) routes() []endpoint {
 		{"GET", "/backup", s.backup},
 		{"GET", "/openapi.json", s.describe},
 
+		{"GET", "/channel/info", s.info},
+		{"GET", "/channel/subscribers", s.subscribers},
 		{"GET", "/channel/blacklist", s.lists(false)},
 		{"GET", "/channel/whitelist", s.lists(true)},
 		{"POST", "/channel/keep", change(s.keep)},

@@ -225,3 +225,31 @@ func TestCrowdIsBounded(t *testing.T) {
 		t.Errorf("%d made room", n)
 	}
 }
+
+// What is set of a channel can be read, and a channel that is not there is said
+// not to be.
+func TestChannelsAreShown(t *testing.T) {
+	s, _ := newServer(t, "a", "b")
+	for _, c := range []struct {
+		path string
+		code int
+		text string
+	}{
+		{"/channel/subscribers?channel_id=g&channel_type=2", 200, `"uid":"a"`},
+		{"/channel/subscribers?channel_id=g&channel_type=3", 404, `there is no channel \"g\" of type 3`},
+		{"/channel/subscribers?channel_id=p&channel_type=1", 404, `nothing is set of the person \"p\"`},
+		{"/channel/subscribers?channel_id=g", 400, "channel_type is"},
+		{"/channel/info?channel_id=g&channel_type=2", 200, `"members":2`},
+		{"/channel/info?channel_id=h&channel_type=2", 404, `there is no channel \"h\"`},
+		{"/channel/info?channel_id=&channel_type=2", 400, "channel_id"},
+		{"/history?group=g&uid=", 400, "uid is missing"},
+		{"/history?to=b", 400, "uid is missing"},
+		{"/history?group=g&uid=c", 403, "no member"},
+	} {
+		w := httptest.NewRecorder()
+		s.http.Handler.ServeHTTP(w, httptest.NewRequest("GET", c.path, nil))
+		if w.Code != c.code || !strings.Contains(w.Body.String(), c.text) {
+			t.Errorf("%s: %d %s; want %d and %q", c.path, w.Code, w.Body, c.code, c.text)
+		}
+	}
+}

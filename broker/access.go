@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"maps"
+	"slices"
 	"sync/atomic"
 
 	"gatepost/message"
@@ -220,6 +221,25 @@ func (a *Access) Members(typ uint8, channelID string) (int, bool) {
 		return 0, false
 	}
 	return len(r.members), true
+}
+
+// Subscribers returns a copy of the list of members, guests included, in no order,
+// and whether there is such a channel.
+func (a *Access) Subscribers(typ uint8, channelID string) ([]string, bool) {
+	r := a.rules(typ, []byte(channelID))
+	if r == nil {
+		return nil, false
+	}
+	return slices.Collect(maps.Keys(r.members)), true
+}
+
+// Info returns what is set of a channel, and whether there is one.
+func (a *Access) Info(typ uint8, channelID string) (message.Info, bool) {
+	r := a.rules(typ, []byte(channelID))
+	if r == nil {
+		return 0, false
+	}
+	return r.info, true
 }
 
 // IsMember reports whether a channel has a member.

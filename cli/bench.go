@@ -69,7 +69,7 @@ is random.
 	var o benchOptions
 	f.StringVar(&o.addr, "addr", DefaultAddr, "`HOST:PORT` of the broker")
 	f.StringVar(&o.http, "http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
-	f.StringVar(&o.mode, "mode", "deliver", "publish, deliver, fanout or history")
+	f.StringVar(&o.mode, "mode", "deliver", "`publish|deliver|fanout|history`")
 	f.StringVar(&o.run, "run", "", "`RUN` whose messages are read, with history")
 	f.IntVar(&o.pages, "pages", 2000, "pages to read, with history")
 	f.IntVar(&o.senders, "senders", 4, "sending connections")

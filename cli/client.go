@@ -44,7 +44,7 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("cannot log in as %q: the broker refused it with reason %d (%s); check --uid and --token", e.UID, e.Reason, e.Reason)
+	return fmt.Sprintf("cannot log in as %q: the broker refused it with reason %d (%s); check --uid, --token-file and --device; 'gatepost user token' sets a token", e.UID, e.Reason, e.Reason)
 }
 
 // Client is a blocking connection of one user. It belongs to one goroutine;

@@ -10,9 +10,16 @@
 // What goes to stdout is the answer and stays parseable (one line per thing,
 // or JSON with --json); everything said to the person goes to stderr.
 //
+// commands is the one table: help, the completion of three shells and the manual page
+// are written from it and from the flags that each command declares when it is asked
+// to describe itself.
+//
+// Tokens are read from files or standard input: a command line can be seen by others.
+//
 // Client is the protocol client the commands share: a blocking connection with
 // one owner. It keeps nothing on disk. `send` says what the broker answered:
 // a printed message_id means the message was durable on the box before it was
 // printed. `listen` acknowledges a message after printing it, so a listener
-// that dies gets the same message again.
+// that dies gets the same message again. `tail` reads history and moves nobody's
+// position; it keeps its own in memory, and says which sequences it cannot print.
 package cli

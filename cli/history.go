@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -12,10 +11,10 @@ import (
 
 // history prints messages that a broker keeps.
 func history(ctx context.Context, env Env, args []string) error {
-	f := newFlags("history", "--uid ME (--to UID | --group ID) [flags]",
+	f := newFlags("history", "--uid ME --to UID [flags]\n--group ID [--uid ME] [flags]",
 		"Prints the messages of a channel that are kept, the oldest first. With --down it\nprints the last ones in front of --from instead of the first ones behind it.")
 	addr := f.String("http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
-	uid := f.String("uid", "", "`UID` of one of the two, or of a member")
+	uid := f.String("uid", "", "`UID` of one of the two, or of a member of the group")
 	to := f.String("to", "", "`UID` of the other one")
 	group := f.String("group", "", "`ID` of the group")
 	from := f.Uint64("from", 0, "sequence to begin with; 0: the oldest, with --down the newest")
@@ -27,22 +26,18 @@ func history(ctx context.Context, env Env, args []string) error {
 	if err := f.none(env, args); err != nil {
 		return err
 	}
+	q, err := channelQuery(f, *uid, *to, *group)
 	switch {
-	case *uid == "":
-		return f.wrong("--uid is missing")
-	case (*to == "") == (*group == ""):
-		return f.wrong("give one of --to and --group")
+	case err != nil:
+		return err
 	case *limit < 0:
 		return f.wrong("--limit is %d, 0 and more are possible", *limit)
 	}
-	q := url.Values{"uid": {*uid}}
 	set := func(name, value string) {
 		if value != "" && value != "0" {
 			q.Set(name, value)
 		}
 	}
-	set("to", *to)
-	set("group", *group)
 	set("message_id", strconv.FormatInt(*id, 10))
 	set("client_msg_no", *no)
 	if *down {
@@ -84,6 +79,26 @@ func history(ctx context.Context, env Env, args []string) error {
 	return nil
 }
 
+// channelQuery returns the parameters that name a channel: the pair of uid and to,
+// or a group, that uid must be a member of, if it is there.
+func channelQuery(f *flags, uid, to, group string) (url.Values, error) {
+	q := url.Values{}
+	switch {
+	case (to == "") == (group == ""):
+		return nil, f.wrong("give one of --to and --group")
+	case to != "" && uid == "":
+		return nil, f.wrong("--uid is missing: the other one of the pair")
+	case to != "":
+		q.Set("to", to)
+	default:
+		q.Set("group", group)
+	}
+	if uid != "" {
+		q.Set("uid", uid)
+	}
+	return q, nil
+}
+
 // message is one message of an answer, historyPage an answer of /history.
 type message struct {
 	Seq         uint64 `json:"message_seq"`
@@ -97,24 +112,16 @@ type message struct {
 }
 
 type historyPage struct {
-	Next     uint64    `json:"next_seq"`
+	First    uint64    `json:"first_seq"` // that is kept
+	Last     uint64    `json:"last_seq"`
+	Next     uint64    `json:"next_seq"` // 0: there is no more
 	Lost     int       `json:"lost"`
 	Messages []message `json:"messages"`
-	Msg      string    `json:"msg"`
 }
 
 func fetchHistory(ctx context.Context, addr string, q url.Values) (page historyPage, err error) {
-	status, text, err := call(ctx, "GET", addr, "/history?"+q.Encode(), nil)
-	if err != nil {
-		return page, err
-	}
-	if err := json.Unmarshal(text, &page); err != nil || status != http.StatusOK {
-		if page.Msg == "" {
-			page.Msg = fmt.Sprintf("cannot read history: HTTP %d from %s; is that the broker's HTTP address?", status, addr)
-		}
-		return page, fmt.Errorf("%s", page.Msg)
-	}
-	return page, nil
+	err = ask(ctx, "GET", addr, "/history?"+q.Encode(), nil, &page, "read history")
+	return page, err
 }
 
 func printHistory(env Env, messages []message, asJSON bool) error {

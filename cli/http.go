@@ -11,14 +11,16 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"gatepost/config"
 )
 
 // DefaultHTTP is where a broker with built-in settings serves HTTP.
 const DefaultHTTP = "127.0.0.1:5001"
 
-// call makes one HTTP request and returns the status and the body, 4 MiB at most.
+// maxAnswer is how many bytes an answer may have: 10,000 members with the longest
+// names there can be.
+const maxAnswer = 16 << 20
+
+// call makes one HTTP request and returns the status and the body.
 func call(ctx context.Context, method, addr, path string, body any) (int, []byte, error) {
 	var content io.Reader
 	if body != nil {
@@ -39,9 +41,12 @@ func call(ctx context.Context, method, addr, path string, body any) (int, []byte
 		return 0, nil, fmt.Errorf("cannot reach the broker's HTTP at %s: %w; is it running, and is --http right?", addr, err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 4<<20))
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
 		return 0, nil, fmt.Errorf("cannot read the broker's answer: %w", err)
+	}
+	if len(text) > maxAnswer {
+		return 0, nil, fmt.Errorf("cannot read the broker's answer: it has more than %d bytes; is %s the broker's HTTP address?", maxAnswer, addr)
 	}
 	return res.StatusCode, text, nil
 }
@@ -82,75 +87,58 @@ func request(ctx context.Context, method, addr, path string, content io.Reader) 
 	return req, nil
 }
 
-// channel creates and changes groups.
-func channel(ctx context.Context, env Env, args []string) error {
-	f := newFlags("channel", "create ID [--members A,B]\nadd ID --members A,B\nremove ID --members A,B\ndelete ID\nkeep ID [--max-age T] [--max-messages N] [--max-bytes SIZE]\nkeep ID --of-type",
-		`Creates a group and changes its members. It returns when the change is durable.
+// failure is returned when the broker has answered, and refused.
+type failure struct {
+	status int
+	text   string
+}
 
-keep sets how much of one channel is kept, whatever the configuration says of
-its type: of a group, or with --uid of the pair of users --uid and ID. What is
-not named has no bound. With --of-type the configuration holds again. Whole
-blocks are dropped, the oldest first, from the next checkpoint on.`)
-	addr := f.String("http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
-	members := f.String("members", "", "`UIDS`, separated by commas")
-	reset := f.Bool("reset", false, "with create: replace the members there are")
-	uid := f.String("uid", "", "with keep: the other `UID` of a pair of users")
-	maxAge := f.Duration("max-age", 0, "with keep: `TIME` since a message was taken in, like 720h")
-	maxMessages := f.Int64("max-messages", 0, "with keep: messages")
-	var maxBytes int64
-	f.Func("max-bytes", "with keep: `SIZE` of what is on the disk, like 10MiB", func(text string) (err error) {
-		maxBytes, err = config.ParseSize(text)
-		return err
-	})
-	ofType := f.Bool("of-type", false, "with keep: the configuration of the channel's type holds")
-	words, err := f.parse(env, args)
-	if err != nil {
-		return err
-	}
-	if len(words) != 2 {
-		return f.wrong("needs what to do and the group's id, got %q", words)
-	}
-	path, ok := map[string]string{
-		"create": "/channel", "add": "/channel/subscriber_add", "remove": "/channel/subscriber_remove", "delete": "/channel/delete", "keep": "/channel/keep",
-	}[words[0]]
-	if !ok {
-		return f.wrong("cannot %q a channel: create, add, remove, delete, keep are possible", words[0])
-	}
-	body := map[string]any{"channel_id": words[1], "channel_type": 2}
-	if words[0] == "keep" {
-		switch {
-		case *maxAge < 0 || *maxAge%time.Second != 0:
-			return f.wrong("--max-age is %v, whole seconds are possible", *maxAge)
-		case *ofType:
-			body["of_type"] = true
-		default:
-			body["max_age"], body["max_messages"], body["max_bytes"] = int64(*maxAge/time.Second), *maxMessages, maxBytes
-		}
-		if *uid != "" {
-			body["channel_type"], body["uid"] = 1, *uid
-		}
-	}
-	if *members != "" {
-		body["subscribers"] = strings.Split(*members, ",")
-	} else if words[0] == "add" || words[0] == "remove" {
-		return f.wrong("--members is missing")
-	}
-	if *reset {
-		body["reset"] = 1
-	}
-	status, text, err := call(ctx, "POST", *addr, path, body)
+func (e *failure) Error() string { return e.text }
+
+// ask makes one HTTP request and reads the answer into answer, if that is not nil.
+// The error is a *failure when the broker said no; what is what cannot be done
+// then, for brokers that do not say.
+func ask(ctx context.Context, method, addr, path string, body, answer any, what string) error {
+	status, text, err := call(ctx, method, addr, path, body)
 	if err != nil {
 		return err
 	}
 	if status != http.StatusOK {
-		var answer struct{ Msg string }
-		if json.Unmarshal(text, &answer) != nil || answer.Msg == "" {
-			answer.Msg = fmt.Sprintf("cannot change the channel: HTTP %d from %s; is that the broker's HTTP address?", status, *addr)
+		var said struct{ Msg string }
+		if json.Unmarshal(text, &said) != nil || said.Msg == "" {
+			said.Msg = fmt.Sprintf("cannot %s: HTTP %d from %s; is that the broker's HTTP address?", what, status, addr)
 		}
-		return fmt.Errorf("%s", answer.Msg)
+		if status == http.StatusUnauthorized {
+			said.Msg = fmt.Sprintf("cannot %s: %s; %s names a file with it", what, said.Msg, tokenVariable)
+		}
+		return &failure{status, said.Msg}
 	}
-	_, err = fmt.Fprintln(env.Stdout, "done")
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("cannot %s: the answer of %s is not what is expected: %w; is that the broker's HTTP address?", what, addr, err)
+	}
+	return nil
+}
+
+// change asks for a change, and says when it is durable.
+func change(ctx context.Context, env Env, addr, path string, body any, what string) error {
+	if err := ask(ctx, "POST", addr, path, body, nil, what); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(env.Stdout, "done")
 	return err
+}
+
+// printJSON prints one thing on a line of its own.
+func printJSON(env Env, v any) error {
+	e := json.NewEncoder(env.Stdout)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("cannot print: %w", err)
+	}
+	return nil
 }
 
 // status shows how a broker is doing.

@@ -24,6 +24,8 @@ func sendMessage(ctx context.Context, env Env, args []string) error {
 	to := f.String("to", "", "`UID` of the receiver")
 	group := f.String("group", "", "`ID` of the group")
 	volatile := f.Bool("no-persist", false, "do not store it: only who is online gets it")
+	device := f.device(0, "the kind of device that the token is for (app)")
+	tokenFile := f.tokenFile("the token of --uid")
 	words, err := f.parse(env, args)
 	if err != nil {
 		return err
@@ -41,7 +43,14 @@ func sendMessage(ctx context.Context, env Env, args []string) error {
 	if *volatile {
 		m.Flags |= wukong.FlagNoPersist
 	}
-	c, err := Dial(ctx, *addr, Login{UID: *uid})
+	if *tokenFile == "-" && len(words) == 0 {
+		return f.wrong("--token-file - and messages cannot both come from standard input")
+	}
+	token, err := readToken(env, *tokenFile)
+	if err != nil {
+		return err
+	}
+	c, err := Dial(ctx, *addr, Login{UID: *uid, Token: token, DeviceFlag: uint8(*device)})
 	if err != nil {
 		return err
 	}
@@ -117,21 +126,23 @@ func listen(ctx context.Context, env Env, args []string) error {
 	f := newFlags("listen", "--uid ME [flags]", "Prints the messages a user receives and acknowledges them. When the broker goes\naway it connects again, unless the first connect failed.")
 	addr := f.String("addr", DefaultAddr, "`HOST:PORT` of the broker")
 	uid := f.String("uid", "", "`UID` of the receiver")
-	device := f.Int("device", 0, "device flag: 0 app, 1 web, 2 PC; each has its own read position")
+	device := f.device(0, "the kind of device (app); each has its own read position")
+	tokenFile := f.tokenFile("the token of --uid")
 	count := f.Int("count", 0, "end after `N` messages; 0: never")
 	once := f.Bool("no-reconnect", false, "end when the connection ends")
 	asJSON := f.Bool("json", false, "print one JSON object per message")
 	if err := f.none(env, args); err != nil {
 		return err
 	}
-	switch {
-	case *uid == "":
+	if *uid == "" {
 		return f.wrong("--uid is missing")
-	case *device < 0 || *device > 255:
-		return f.wrong("--device is %d, 0 to 255 are possible", *device)
+	}
+	token, err := readToken(env, *tokenFile)
+	if err != nil {
+		return err
 	}
 	l := listenState{env: env, left: *count, json: *asJSON, seen: make(map[int64]struct{})}
-	login := Login{UID: *uid, DeviceFlag: uint8(*device)}
+	login := Login{UID: *uid, Token: token, DeviceFlag: uint8(*device)}
 	pause := 100 * time.Millisecond
 	for first := true; ; first = false {
 		c, err := Dial(ctx, *addr, login)

@@ -2,14 +2,30 @@ package cli
 
 import (
 	"context"
+	"flag"
 	"fmt"
 
 	"gatepost/config"
 	"gatepost/hwprofile"
 )
 
+// runFlags are the flags of run, for whoever lists them: config reads them.
+func runFlags() *flags {
+	f := newFlags("run", "[flags]", "Starts the broker. Without flags it is complete: sizes come from the machine.\nEvery flag is also a key of the file.")
+	f.String("config", "", "read settings from the TOML `FILE`")
+	f.String("set", "", "`KEY=VALUE`, the same as --KEY VALUE")
+	for _, k := range config.Flags() {
+		f.String(k.Name, "", "`"+k.Value+"`: "+k.Help+" ("+k.Default+")")
+	}
+	return f
+}
+
 // runBroker loads the configuration and hands over to main.
 func runBroker(ctx context.Context, env Env, args []string) error {
+	if env.describe != nil {
+		env.describe(runFlags())
+		return flag.ErrHelp
+	}
 	a, err := config.ParseArgs(args)
 	if err != nil {
 		return &usageError{"run", err.Error()}

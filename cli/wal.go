@@ -6,15 +6,15 @@ import (
 	"gatepost/wal"
 )
 
-// walCommand looks into a log.
-func walCommand(_ context.Context, env Env, args []string) error {
-	f := newFlags("wal", "dump DIR", "Lists generations, groups and records of the log in a data directory; no payloads.\nThe broker may be running.")
+// dumpLog looks into a log.
+func dumpLog(_ context.Context, env Env, args []string) error {
+	f := newFlags("wal dump", "DIR", "Lists generations, groups and records of the log in a data directory; no payloads.\nThe broker may be running.")
 	words, err := f.parse(env, args)
 	if err != nil {
 		return err
 	}
-	if len(words) != 2 || words[0] != "dump" {
-		return f.wrong("needs 'dump' and the data directory, got %q", words)
+	if len(words) != 1 {
+		return f.wrong("needs the data directory, got %q", words)
 	}
-	return wal.Dump(env.Stdout, words[1])
+	return wal.Dump(env.Stdout, words[0])
 }

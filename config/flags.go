@@ -71,20 +71,35 @@ func ParseArgs(args []string) (Args, error) {
 	return a, nil
 }
 
+// Flag is what is said of one flag.
+type Flag struct {
+	Name    string
+	Value   string // stands for it; the words of a choice with "|" between them
+	Default string
+	Help    string
+}
+
+// Flags lists the flags of all keys, in the order of the documentation.
+func Flags() (all []Flag) {
+	keys := table()
+	for _, s := range sections() {
+		for _, k := range keys {
+			if sectionOf(k.name) == s.name {
+				all = append(all, Flag{k.name, k.placeholder(), k.defaultText(), k.help})
+			}
+		}
+	}
+	return all
+}
+
 // FlagHelp is the text about flags for --help: one entry a key, as wide as an
 // old terminal.
 func FlagHelp() string {
 	var b strings.Builder
 	b.WriteString("  --config FILE\n        read settings from a TOML file\n  --set KEY=VALUE\n        the same as --KEY VALUE\n")
-	keys := table()
-	for _, s := range sections() {
-		for _, k := range keys {
-			if sectionOf(k.name) != s.name {
-				continue
-			}
-			fmt.Fprintf(&b, "  --%s %s (%s)\n", k.name, k.placeholder(), k.defaultText())
-			wrap(&b, k.help, "        ", 80)
-		}
+	for _, f := range Flags() {
+		fmt.Fprintf(&b, "  --%s %s (%s)\n", f.Name, f.Value, f.Default)
+		wrap(&b, f.Help, "        ", 80)
 	}
 	return b.String()
 }

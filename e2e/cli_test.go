@@ -45,7 +45,7 @@ func works(t testing.TB, args ...string) string {
 	return out
 }
 
-// listener is a `gatepost listen` in the background.
+// listener is a `gatepost listen`, or another command, in the background.
 type listener struct {
 	cmd   *exec.Cmd
 	lines chan string
@@ -54,7 +54,13 @@ type listener struct {
 
 func listen(t testing.TB, args ...string) *listener {
 	t.Helper()
-	l := &listener{cmd: exec.Command(binPath, append([]string{"listen"}, args...)...), lines: make(chan string, 1000)}
+	return background(t, append([]string{"listen"}, args...)...)
+}
+
+// background starts a command that prints until it is ended.
+func background(t testing.TB, args ...string) *listener {
+	t.Helper()
+	l := &listener{cmd: exec.Command(binPath, args...), lines: make(chan string, 1000)}
 	l.cmd.Stderr = &l.said
 	out, err := l.cmd.StdoutPipe()
 	if err == nil {

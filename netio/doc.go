@@ -36,5 +36,9 @@
 // direction each Commit or Write is one message, binary unless SendText was
 // called; all of a round leave in one write.
 //
+// TLS: a handshake runs in a goroutine of its own, which the loop feeds and whose
+// bytes it sends; it never touches the connection. From then on the tls.Conn is the
+// loop's: it is handed what was read and seals what is written.
+//
 // After a crash nothing is left to recover; clients reconnect.
 package netio
