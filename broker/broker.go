@@ -80,6 +80,7 @@ type Broker struct {
 	accounts map[string]*message.Account // by uid; the pointers of access
 	renewed  map[string]struct{}         // uids whose account the last checkpoint has not
 	from     uint64                      // generation of the log that the next checkpoint begins behind; 0: not known yet
+	index    uint64                      // of the newest group that was applied
 	unsaved  int64                       // bytes of records that no checkpoint has
 	crowded  bool                        // a channel came in since limit was called
 	full     bool                        // there may be no more channels

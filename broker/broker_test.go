@@ -483,6 +483,56 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 	}
 }
 
+// A group of the log is several batches with one index: a checkpoint holds whole
+// groups only, else a replay would do the rest of one a second time.
+func TestACheckpointIsMadeInFrontOfAGroup(t *testing.T) {
+	b := newBox(t, Options{CheckpointBytes: 100})
+	commit := func(index, generation uint64, no string) {
+		t.Helper()
+		batch := message.NewBatch(false)
+		r := say("alice", "alice@bob", no)
+		r.MessageID = int64(index)
+		batch.Add(&r, message.Origin{})
+		e := event{committed: message.Committed{Index: index, Generation: generation, Batch: batch}}
+		if err := b.handle(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds := func(groups uint64, messages uint64) {
+		t.Helper()
+		if got := b.shelf.channels["\x01alice@bob"].Last; b.shelf.index != groups || got != messages {
+			t.Errorf("the checkpoint says that it holds %d groups and holds %d messages, want %d and %d", b.shelf.index, got, groups, messages)
+		}
+	}
+	commit(1, 1, "a")
+	commit(2, 1, "b")
+	b.shelf.busy = true
+	commit(3, 2, "c") // the store is not ready in front of it,
+	b.shelf.busy = false
+	commit(3, 2, "d") // and in the middle is too late
+	holds(0, 0)
+	commit(4, 2, "e")
+	holds(3, 4)
+}
+
+// However little the log holds, it is not kept for ever: each start begins a
+// generation.
+func TestFewMessagesInManyGenerationsMakeACheckpoint(t *testing.T) {
+	b := newBox(t, Options{CheckpointBytes: 1 << 30})
+	for generation := uint64(1); generation <= maxGenerations; generation++ {
+		b.generation = generation
+		b.commit(say("alice", "alice@bob", fmt.Sprint(generation)), false, nil)
+		if b.shelf.index > 0 {
+			t.Fatalf("a checkpoint in generation %d", generation)
+		}
+	}
+	b.generation++
+	b.commit(say("alice", "alice@bob", "last"), false, nil)
+	if b.shelf.index != maxGenerations {
+		t.Errorf("the checkpoint holds %d groups, want %d", b.shelf.index, maxGenerations)
+	}
+}
+
 // state is what must survive, in a form that can be compared.
 func (b *box) state() map[string]string {
 	s := map[string]string{"max id": fmt.Sprint(b.MaxMessageID())}

@@ -10,17 +10,24 @@ func (b *Broker) touch(ch *channel) {
 	}
 }
 
+// maxGenerations is how many generations of the log may be in no checkpoint,
+// however little is in them: each start begins another one.
+const maxGenerations = 2
+
 // checkpoint offers the store the state in front of a group, when that group is
 // in another generation of the log than the checkpoint before and enough lies
 // between. It offers it again with the next group if the store is not ready. A
-// replay makes none: the first group behind it does.
+// group is one or more batches: only in front of the first is the state that of
+// the groups before. A replay makes no checkpoint: the first group behind it does.
 func (b *Broker) checkpoint(c *message.Committed) {
-	due := b.unsaved > 0 && b.unsaved >= b.o.CheckpointBytes
+	front := c.Index != b.index
+	b.index = c.Index
+	enough := b.unsaved > 0 && (b.unsaved >= b.o.CheckpointBytes || c.Generation >= b.from+maxGenerations)
 	b.unsaved += int64(c.Batch.Size())
-	if b.from == 0 || b.outgoing == nil {
+	if b.from == 0 {
 		b.from = c.Generation
 	}
-	if !due || b.from == c.Generation || b.outgoing == nil {
+	if !front || !enough || b.from == c.Generation || b.outgoing == nil {
 		return
 	}
 	if !b.store.Checkpoint(&message.Snapshot{

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 const (
@@ -156,6 +157,31 @@ func (b *blocks) rewind(file, offset uint32) error {
 		b.o.Logger.Warn("the newest block file is missing or cut short", "dir", b.o.Dir, "file", file, "expected_bytes", offset)
 	}
 	return nil
+}
+
+// setAside moves all files to the quarantine.
+func (b *blocks) setAside(report *Report) error {
+	if len(b.list) == 0 {
+		return nil
+	}
+	to := filepath.Join(filepath.Dir(b.o.Dir), "quarantine", fmt.Sprintf("blocks-%d", time.Now().UnixNano()))
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fmt.Errorf("cannot set block files aside: %w", err)
+	}
+	for _, f := range b.list {
+		path := b.path(f.number, f.salt)
+		if err := os.Rename(path, filepath.Join(to, filepath.Base(path))); err != nil {
+			return fmt.Errorf("cannot set a block file aside: %w", err)
+		}
+	}
+	report.trouble("the metadata are gone, and the log is replayed from its beginning: %d block files are set aside in %s", len(b.list), to)
+	for len(b.list) > 0 {
+		b.delist(len(b.list) - 1)
+	}
+	if b.o.NoSync {
+		return nil
+	}
+	return errors.Join(syncDir(to), syncDir(b.o.Dir))
 }
 
 func (b *blocks) cut(file, offset uint32) error {

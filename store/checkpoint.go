@@ -6,8 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"gatepost/message"
@@ -239,6 +242,7 @@ func (s *Store) finish(f *frozen) {
 	}
 	took := time.Since(f.at)
 	s.stats.Took.Store(int64(took))
+	s.saved.Store(f.put)
 	s.stats.Behind.Store(false)
 	s.stats.Checkpoints.Add(1)
 	s.stats.RawBytes.Add(t.raw)
@@ -318,11 +322,14 @@ func (s *Store) writeBlocks(p part) error {
 				continue
 			}
 			start := len(s.buf)
-			good := s.readRun(at[0], size, run, p.channel, &r, &ref)
-			if !good && run > 1 { // which of them is it
+			good, err := s.readRun(at[0], size, run, p.channel, &r, &ref)
+			if err == nil && !good && run > 1 { // which of them is it
 				s.buf = s.buf[:start]
 				run, size = 1, int(at[0].Size)
-				good = s.readRun(at[0], size, 1, p.channel, &r, &ref)
+				good, err = s.readRun(at[0], size, 1, p.channel, &r, &ref)
+			}
+			if err != nil {
+				return fmt.Errorf("cannot read messages of channel %q from the log: %w", p.channel.ID, err)
 			}
 			seq += uint64(run)
 			at = at[run:]
@@ -342,33 +349,42 @@ func (s *Store) writeBlocks(p part) error {
 	return flush(p.to + 1)
 }
 
+// gone reports whether an error says that the bytes are not to be had any more: a
+// file or its end is missing, or the disk cannot read it.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO)
+}
+
 // readRun appends a row of records from the log to buf and counts them in ref,
-// if they are what they should be.
-func (s *Store) readRun(at message.Location, size, run int, ch *message.Channel, r *message.Record, ref *blockRef) bool {
+// if they are what they should be. An error is one that may pass, such as no
+// descriptor being free: then nothing is known of them.
+func (s *Store) readRun(at message.Location, size, run int, ch *message.Channel, r *message.Record, ref *blockRef) (good bool, err error) {
 	start := len(s.buf)
 	if cap(s.buf)-start < size {
 		s.buf = append(make([]byte, 0, max(start+size, blockRaw)), s.buf...)
 	}
 	s.buf = s.buf[:start+size]
-	if s.o.ReadLog(s.buf[start:], at.Generation, at.Offset) != nil {
-		return false
+	if err := s.o.ReadLog(s.buf[start:], at.Generation, at.Offset); gone(err) {
+		return false, nil
+	} else if err != nil {
+		return false, err
 	}
 	newest := ref.newest
 	rest := s.buf[start:]
 	for range run {
 		n, err := r.Decode(rest)
 		if err != nil || r.Kind != message.KindMessage || r.ChannelType != ch.Type || string(r.ChannelID) != ch.ID {
-			return false
+			return false, nil
 		}
 		newest = max(newest, r.Timestamp)
 		rest = rest[n:]
 	}
 	if len(rest) > 0 {
-		return false
+		return false, nil
 	}
 	ref.count += uint32(run)
 	ref.newest = newest
-	return true
+	return true, nil
 }
 
 // writeMeta fills a checkpoint's transaction; answers are the last part of them.

@@ -120,22 +120,45 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 	return found, err
 }
 
-// behind looks for transactions behind damage at an offset, after rest, and
-// reports whether there are any.
+// behind looks for transactions behind damage at an offset, after run and rest,
+// and reports whether there are any. What is good of a transaction that the damage
+// has hit is taken with them: a later one shows that it was committed. One that
+// only ends early, without damage, never was.
 func (s *metaScan) behind(end int64) bool {
-	whole := len(s.whole)
-	for at := end + 1; at < s.data; {
-		if at = s.search(at, s.data); at < s.data {
-			// The first one may lack what the damage took. If it is the
-			// newest, the log still has what it says.
-			before := len(s.whole)
-			at = max(s.run(at), at+1)
-			if len(s.whole) > before {
-				s.whole = append(s.whole[:before], s.whole[before+1:]...)
+	front := len(s.whole)
+	parts := [][]metaEntry{s.part} // in the order of the file
+	sure := 0                      // parts up to the last one that is whole
+	last := end                    // end of the newest good entry
+	if n := len(s.part); n > 0 {
+		last = s.part[n-1].end()
+	}
+	for at := last + 1; at < s.data; {
+		if at = s.search(at-1, s.data); at >= s.data {
+			break
+		}
+		if at == last { // it goes on without damage: the part in front was given up
+			parts[len(parts)-1] = nil
+		}
+		before := len(s.whole)
+		next := s.run(at)
+		for k, tx := range s.whole[before:] {
+			parts = append(parts, tx)
+			if k > 0 || at == last { // the first one may lack what the damage took
+				sure = len(parts)
 			}
 		}
+		s.whole = s.whole[:before]
+		if parts = append(parts, s.part); len(s.part) > 0 {
+			next = s.part[len(s.part)-1].end()
+		}
+		last, at = next, next+1
 	}
-	return len(s.whole) > whole
+	for _, tx := range parts[:sure] {
+		if len(tx) > 0 {
+			s.whole = append(s.whole, tx)
+		}
+	}
+	return len(s.whole) > front
 }
 
 // keep copies what is cut off to the quarantine, at most a MiB of it.
@@ -163,6 +186,7 @@ type metaScan struct {
 	buckets uint64
 	data    int64         // behind the last byte that is not zero, after rest
 	whole   [][]metaEntry // transactions
+	part    []metaEntry   // of one that run found no end of
 	buf     []byte
 }
 
@@ -174,6 +198,7 @@ func (s *metaScan) run(at int64) (end int64) {
 	for {
 		e, ok := s.entry(at)
 		if !ok || len(tx) > 0 && e.tx != tx[0].tx {
+			s.part = tx
 			return end
 		}
 		tx = append(tx, e)

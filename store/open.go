@@ -103,6 +103,12 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	if !ok {
 		s.newest.generation = 0
 	}
+	if (found.lost || found.fresh) && cp.number == 0 {
+		// The log has everything, they say; what if it is damaged.
+		if err := s.blocks.setAside(&report); err != nil {
+			return restored, report, err
+		}
+	}
 	if err := s.blocks.rewind(cp.file, cp.end); err != nil {
 		return restored, report, err
 	}
@@ -320,7 +326,7 @@ func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 	if c.newest.number == 0 { // no checkpoint was completed: the log has everything
 		return s.meta.update(func(tx *metaTx) error { return tx.delete(bucketBox, []byte(damagedKey)) })
 	}
-	report.trouble("metadata was made again from the block files, %d channels of %d: of those, members of groups, lists, read positions and recent answers that the log does not have are gone, and all tokens of users",
+	report.trouble("metadata was made again from the block files, %d channels of %d: of those, members of groups, lists, read positions and recent answers that the log does not have are gone; of the others, and of users and their tokens, changes of the transactions that are damaged",
 		len(c.channels)-known, len(c.channels))
 	for number := range c.channels {
 		c.newest.nextChannel = max(c.newest.nextChannel, number+1)

@@ -30,6 +30,7 @@ type series struct {
 	chunks [][]message.Location
 	base   uint64
 
+	handed  uint64        // newest sequence that a checkpoint was handed
 	keep    *message.Keep // its own rule; nil: that of its type
 	touched bool          // has messages or a state that no checkpoint holds; apply only
 }

@@ -85,6 +85,8 @@ type Store struct {
 	numbers []uint32  // and their numbers
 	next    uint32    // number of the next channel
 
+	put     atomic.Int64  // bytes of all messages that were put
+	saved   atomic.Int64  // and of those that a checkpoint has
 	busy    atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
 	work    chan *frozen  // at most one
 	pressed atomic.Bool   // the next one is due
@@ -131,6 +133,7 @@ type frozen struct {
 	answers    []message.Answer // given since the checkpoint before
 	window     int
 	hooks      bool
+	put        int64 // Store.put when it was taken
 }
 
 // part is the messages of one channel up to a sequence.
@@ -150,11 +153,17 @@ func (s *Store) Checkpointing() bool { return s.busy.Load() }
 
 // Ahead says why the log must not grow any more, nil: it may. Any goroutine.
 func (s *Store) Ahead() error {
-	n := s.stats.Unsaved.Load()
-	if s.o.MaxUnsaved == 0 || n < s.o.MaxUnsaved || !s.stats.Behind.Load() {
+	if !s.stats.Behind.Load() {
 		return nil
 	}
-	return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d messages are in the log only, the limit is %d", n, s.o.MaxUnsaved)
+	if n := s.stats.Unsaved.Load(); s.o.MaxUnsaved > 0 && n >= s.o.MaxUnsaved {
+		return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d messages are in the log only, the limit is %d", n, s.o.MaxUnsaved)
+	}
+	logged := s.put.Load() - s.saved.Load()
+	if n := logged + s.stats.BlockBytes.Load() + s.stats.MetaBytes.Load(); s.o.Budget > 0 && n >= s.o.Budget {
+		return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d bytes are taken, %d of them in the log only; the budget is %d (store.budget)", n, logged, s.o.Budget)
+	}
+	return nil
 }
 
 // Put notes where the message with sequence seq lies. Sequences of a channel
@@ -172,6 +181,7 @@ func (s *Store) Put(ch *message.Channel, seq uint64, at message.Location) {
 		s.touched = append(s.touched, c)
 	}
 	s.stats.Unsaved.Add(1)
+	s.put.Add(int64(at.Size))
 }
 
 // channel returns the series of a channel, new if needed. Apply only, with the
@@ -197,6 +207,9 @@ func (s *Store) Drop(ch *message.Channel) {
 	delete(s.names, string(key))
 	if c != nil {
 		s.stats.Blocks.Add(-int64(len(c.blocks)))
+		if rest := int64(c.last+1) - int64(max(c.logged, c.handed+1)); rest > 0 { // what finish does not count
+			s.stats.Unsaved.Add(-rest)
+		}
 		s.numbers = append(s.numbers, c.number)
 	}
 	s.mu.Unlock()
@@ -235,6 +248,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 		c.touched = false
 		if s.series[c.channel] == c { // not dropped since
 			f.parts = append(f.parts, part{c, c.last})
+			c.handed = c.last
 		}
 	}
 	s.mu.Unlock()
@@ -254,6 +268,7 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 	f.deletes, s.dropped = s.dropped, nil
 	f.numbers, s.numbers = s.numbers, nil
 	f.answers = snap.Answers(nil)
+	f.put = s.put.Load()
 	f.checkpoint = checkpoint{index: snap.Index, generation: snap.Generation,
 		maxMessageID: snap.MaxMessageID, nextChannel: s.next, secret: snap.Secret}
 	s.work <- f

@@ -78,6 +78,7 @@ type Log struct {
 	salt   uint64
 	engine engine // nil: there is no generation that may be appended to
 	rollAt int64  // size at which the next generation is tried
+	asked  bool   // a spare file is asked for, for the generation behind this one
 	syncs  func(took time.Duration)
 
 	// The tests put their own in place of these.
@@ -154,6 +155,11 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		return w.report, err
 	}
 	l.at = w.seen
+	if w.empty != 0 { // the next one takes its place: a start that brought nothing leaves nothing
+		highest, next := l.at.highest, l.at.next
+		l.at = w.prior
+		l.at.highest, l.at.next = highest, next
+	}
 	l.newest.Store(l.at.generation)
 	for _, g := range w.report.Gaps {
 		l.logger.Warn("log damaged", "file", g.File, "offset", g.Offset, "bytes", g.Bytes,
@@ -165,6 +171,10 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		return w.report, err
 	} else if err != nil {
 		l.logger.Warn("log cannot be written yet", "err", err)
+	} else if w.empty != 0 {
+		if err := l.remove(w.empty); err != nil {
+			l.logger.Warn("an empty generation of the log stays", "err", err)
+		}
 	}
 	return w.report, nil
 }
@@ -192,14 +202,8 @@ func (l *Log) Retire(below uint64) error {
 		if number >= below {
 			break
 		}
-		l.files.forget(number)
-		if l.plain {
-			if _, err := l.keepSpare(generationFile(l.dir, number)); err != nil {
-				return fmt.Errorf("cannot keep the file of generation %d of the log: %w", number, err)
-			}
-		}
-		if err := os.RemoveAll(generationDir(l.dir, number)); err != nil {
-			return fmt.Errorf("cannot retire generation %d of the log: %w", number, err)
+		if err := l.remove(number); err != nil {
+			return err
 		}
 		removed = true
 	}
@@ -212,6 +216,20 @@ func (l *Log) Retire(below uint64) error {
 	}
 	defer d.Close()
 	return syncDir(d)
+}
+
+// remove deletes a generation, or makes its file a spare one.
+func (l *Log) remove(number uint64) error {
+	l.files.forget(number)
+	if l.plain {
+		if _, err := l.keepSpare(generationFile(l.dir, number)); err != nil {
+			return fmt.Errorf("cannot keep the file of generation %d of the log: %w", number, err)
+		}
+	}
+	if err := os.RemoveAll(generationDir(l.dir, number)); err != nil {
+		return fmt.Errorf("cannot retire generation %d of the log: %w", number, err)
+	}
+	return nil
 }
 
 // Hold keeps Retire from deleting anything until the function it returns is
@@ -300,6 +318,10 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 	body = l.at.end + prefix + headerSize
 	l.at.end += size
 	l.at.next++
+	if l.plain && !l.asked && l.at.end >= l.roll/2 { // a box that is started often writes no file of zeros each time
+		l.asked = true
+		l.prepare()
+	}
 	return h.index, body, nil
 }
 
@@ -385,9 +407,7 @@ func (l *Log) begin() error {
 	l.at.end, _ = entrySize(markSize, l.plain)
 	l.rollAt = l.roll
 	l.files.ahead(number)
-	if l.plain {
-		l.prepare()
-	}
+	l.asked = false
 	return nil
 }
 

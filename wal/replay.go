@@ -61,7 +61,9 @@ type walk struct {
 	after  uint64 // groups up to it are not handed on
 	report Report
 	seen   position
-	last   uint64 // number of the last generation read
+	last   uint64   // number of the last generation read
+	empty  uint64   // the newest generation, if it is whole and has no group; else 0
+	prior  position // where the log ended in front of it
 
 	generation func(g *generation)
 	group      func(g *generation, e *entry, b *message.Batch) error // takes over the reference
@@ -191,6 +193,13 @@ func isPlain(p []byte) bool {
 // and in it.
 func (w *walk) read(g *generation) error {
 	w.report.Generations++
+	gaps := len(w.report.Gaps)
+	w.empty, w.prior = 0, w.seen
+	defer func() {
+		if g.whole && w.seen.generation == g.number && w.seen.end == g.first.end() && len(w.report.Gaps) == gaps {
+			w.empty = g.number
+		}
+	}()
 	if w.generation != nil {
 		w.generation(g)
 	}

@@ -22,6 +22,38 @@ func generations(t *testing.T, l *Log, n int) (numbers []uint64, offsets []int64
 	return numbers, offsets
 }
 
+// Starts that bring nothing leave nothing behind, and what was there stays.
+func TestStartsThatBringNothingLeaveNothing(t *testing.T) {
+	for _, recycle := range []bool{false, true} {
+		dir := t.TempDir()
+		change := func(o *Options) { o.Recycle = recycle }
+		start := func(want ...string) *Log {
+			t.Helper()
+			l, r := open(t, dir, change)
+			same(t, r.groups, want)
+			same(t, r.report.Gaps, []Gap(nil))
+			return l
+		}
+		for range 5 {
+			closeLog(t, start())
+		}
+		l := start()
+		add(t, l, "text 1")
+		closeLog(t, l)
+		for range 5 {
+			closeLog(t, start("text 1"))
+		}
+		l = start("text 1")
+		add(t, l, "text 2")
+		closeLog(t, l)
+		numbers, err := list(dir)
+		if err != nil || len(numbers) != 2 {
+			t.Errorf("recycled %t: generations %v (%v), want two", recycle, numbers, err)
+		}
+		closeLog(t, start("text 1", "text 2"))
+	}
+}
+
 func TestRetiredGenerationsAreNotMissed(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := open(t, dir)
