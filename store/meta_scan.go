@@ -123,7 +123,8 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 // behind looks for transactions behind damage at an offset, after run and rest,
 // and reports whether there are any. What is good of a transaction that the damage
 // has hit is taken with them: a later one shows that it was committed. One that
-// only ends early, without damage, never was.
+// only ends early, without damage, never was, and one that may begin inside the
+// damage may be the torn last one.
 func (s *metaScan) behind(end int64) bool {
 	front := len(s.whole)
 	parts := [][]metaEntry{s.part} // in the order of the file
@@ -139,11 +140,15 @@ func (s *metaScan) behind(end int64) bool {
 		if at == last { // it goes on without damage: the part in front was given up
 			parts[len(parts)-1] = nil
 		}
-		before := len(s.whole)
+		before, hit := len(s.whole), parts[len(parts)-1]
 		next := s.run(at)
 		for k, tx := range s.whole[before:] {
+			if k == 0 && len(hit) > 0 && hit[0].tx != tx[0].tx {
+				sure = len(parts) // another one follows, so what the damage hit was committed
+			}
 			parts = append(parts, tx)
-			if k > 0 || at == last { // the first one may lack what the damage took
+			// The first one may lack what the damage took.
+			if k > 0 || at == last || s.ends(last, at, tx[0].tx) {
 				sure = len(parts)
 			}
 		}
@@ -159,6 +164,26 @@ func (s *metaScan) behind(end int64) bool {
 		}
 	}
 	return len(s.whole) > front
+}
+
+// ends reports whether the headers of what is damaged from an offset on lead to
+// the end of a transaction exactly at another one, where the transaction next
+// begins: so nothing of that one is missing.
+func (s *metaScan) ends(from, at int64, next uint64) bool {
+	committed := false
+	for from < at {
+		var p [entryHeaderMax]byte
+		n, err := s.file.ReadAt(p[:min(entryHeaderMax, s.size-from)], from)
+		if err != nil && err != io.EOF {
+			return false
+		}
+		e, ok := s.header(p[:n], from)
+		if !ok || e.tx == next {
+			return false
+		}
+		from, committed = e.end(), e.committed
+	}
+	return from == at && committed
 }
 
 // keep copies what is cut off to the quarantine, at most a MiB of it.

@@ -272,13 +272,28 @@ func TestMetaTornAndDamaged(t *testing.T) {
 	}
 	m.close()
 
-	// Of a transaction that is damaged only what is damaged is missing, if one behind
-	// it is known to be whole: the very next one may lack what the damage took.
+	// Of a transaction that is damaged only what is damaged is missing. The one
+	// behind it is whole if what is left of the damaged entry leads to its begin;
+	// if not, it may be a torn one.
 	s := metaScan{file: bytes.NewReader(three), size: int64(len(three)), buckets: 2}
 	s.run(0)
-	for i, want := range []map[string]string{state(3), state(1)} {
-		p := slices.Clone(three)
-		p[s.whole[1][i].end()-1] ^= 1
+	for _, c := range []struct {
+		entry  int
+		header bool // the damage is in it
+		want   map[string]string
+		lost   string
+	}{
+		{0, false, state(3), "one/b"},
+		{1, false, state(3), "one/c"},
+		{0, true, state(3), "one/b"},
+		{1, true, state(2), "one/c"},
+	} {
+		p, e := slices.Clone(three), s.whole[1][c.entry]
+		if c.header {
+			clear(p[e.at+4 : e.at+e.header])
+		} else {
+			p[e.end()-1] ^= 1
+		}
 		dir := t.TempDir()
 		if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 			t.Fatal(err)
@@ -286,12 +301,12 @@ func TestMetaTornAndDamaged(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, path), p, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		delete(want, "one/b")
+		delete(c.want, c.lost)
 		m, report := openTestMeta(t, dir)
 		got := m.all(t)
 		delete(got, testBuckets[0]+"/"+damagedKey)
-		if !report.damaged || !reflect.DeepEqual(got, want) {
-			t.Errorf("entry %d is damaged: there is %v, want %v; %+v", i, got, want, report)
+		if !report.damaged || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("entry %d is damaged (its header: %v): there is %v, want %v; %+v", c.entry, c.header, got, c.want, report)
 		}
 		m.close()
 	}
