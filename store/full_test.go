@@ -207,7 +207,7 @@ type phase struct {
 
 var phases = []phase{
 	{name: "first start", opening: true, needs: true, first: true},
-	{name: "checkpoint"},
+	{name: "checkpoint", step: 250},
 	{name: "compaction", compact: true},
 	{name: "retention", keep: 30, step: 250},
 	{name: "start behind a torn transaction", opening: true, says: true, make: func(w *world) {

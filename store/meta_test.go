@@ -281,14 +281,14 @@ func TestMetaTornAndDamaged(t *testing.T) {
 		entry  int
 		header bool // the damage is in it
 		want   map[string]string
-		lost   string
 	}{
-		{0, false, state(3), "one/b"},
-		{1, false, state(3), "one/c"},
-		{0, true, state(3), "one/b"},
-		{1, true, state(2), "one/c"},
+		{0, false, state(3)},
+		{1, false, state(3)},
+		{0, true, state(3)},
+		{1, true, state(2)},
 	} {
 		p, e := slices.Clone(three), s.whole[1][c.entry]
+		delete(c.want, "one/"+string(p[e.at+e.header:][:e.key])) // the library writes them in any order
 		if c.header {
 			clear(p[e.at+4 : e.at+e.header])
 		} else {
@@ -301,7 +301,6 @@ func TestMetaTornAndDamaged(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, path), p, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		delete(c.want, c.lost)
 		m, report := openTestMeta(t, dir)
 		got := m.all(t)
 		delete(got, testBuckets[0]+"/"+damagedKey)
