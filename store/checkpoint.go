@@ -463,7 +463,9 @@ func (s *Store) reopen() (landed bool, err error) {
 		s.meta = nil
 	}
 	s.blocks.abandon() // readers go on with it until there is another
-	m, _, err := openMeta(s.metaOptions())
+	o := s.metaOptions()
+	o.again = true
+	m, _, err := openMeta(o)
 	if err != nil {
 		return false, err
 	}

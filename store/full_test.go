@@ -706,7 +706,7 @@ func (w *world) settle(failures int64) {
 // A store that cannot be opened again after an error says so, ends in order,
 // and goes on once it can.
 func TestAStoreThatCannotBeOpenedAgain(t *testing.T) {
-	for _, mended := range []bool{true, false} {
+	for _, c := range []struct{ mended, empty bool }{{true, true}, {true, false}, {false, false}} {
 		w := newWorld(t)
 		w.kill()
 		w.change = func(o *Options) { o.retry = time.Microsecond }
@@ -715,7 +715,11 @@ func TestAStoreThatCannotBeOpenedAgain(t *testing.T) {
 		w.checkpoint()
 		w.say("a", []byte("y"))
 		path := filepath.Join(w.dir, "meta")
-		if err := errors.Join(os.Rename(path, path+".away"), os.WriteFile(path, nil, 0o600)); err != nil {
+		err := os.Rename(path, path+".away")
+		if err == nil && !c.empty {
+			err = os.WriteFile(path, nil, 0o600)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		w.store.meta.failed = errors.New("the disk went away")
@@ -725,8 +729,12 @@ func TestAStoreThatCannotBeOpenedAgain(t *testing.T) {
 		if _, err := w.store.Image(); err == nil {
 			t.Error("a backup of a store that is not open")
 		}
-		if mended {
-			if err := errors.Join(os.Remove(path), os.Rename(path+".away", path)); err != nil {
+		if c.mended {
+			if !c.empty {
+				err = os.Remove(path)
+			}
+			// Nothing was begun anew where they were: that would be in the way.
+			if err := errors.Join(err, os.Rename(path+".away", path)); err != nil {
 				t.Fatal(err)
 			}
 			w.settle(1 << 40)

@@ -52,6 +52,7 @@ type metaOptions struct {
 	Buckets []string // never reorder or remove: their ids are their places
 	NoSync  bool
 	Segment int64 // size of the data file, a hole; 0: metaSegment
+	again   bool  // they were open before: it is an error that there are none
 	Logger  *slog.Logger
 	fail    func(step string) error // for tests; nil: nothing fails
 }
@@ -128,6 +129,11 @@ func openMeta(o metaOptions) (*meta, metaReport, error) {
 }
 
 func (m *meta) open() (report metaReport, err error) {
+	if m.o.again { // a disk that went away must not get new metadata where it was
+		if _, err := os.Lstat(filepath.Join(m.o.Dir, currentName)); err != nil {
+			return report, err
+		}
+	}
 	if err := os.MkdirAll(m.o.Dir, 0o700); err != nil {
 		return report, err
 	}
