@@ -246,6 +246,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 			Retry:          ack.Options{Tick: cfg.Retry.Tick, First: cfg.Retry.First, Max: cfg.Retry.Max, Tries: cfg.Retry.Tries},
 			NodeID:         1,
 			MessageIDFloor: b.core.MaxMessageID(),
+			Inquire:        b.inquire(cfg),
 			Logger:         logger,
 		}, loop, b.core, b.committer, b.reader)
 		b.gates = append(b.gates, g)
@@ -260,8 +261,11 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	if b.webhook, err = newWebhook(cfg, logger, b); err != nil {
 		return nil, err
 	}
+	source, err := datasource(cfg)
+	if err != nil {
+		return nil, err
+	}
 	values := metrics.NewRegistry()
-	b.register(values, cfg)
 	b.api = api.New(api.Options{
 		Outbox:      len(b.outboxes),
 		Token:       token,
@@ -273,8 +277,10 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Health:      b.health,
 		Damage:      b.damage(),
 		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
+		Datasource:  source,
 		Logger:      logger,
 	}, b.core, b.committer, b.store, values)
+	b.register(values, cfg)
 	b.outboxes = append(b.outboxes, b.api)
 	return b, nil
 }
@@ -301,6 +307,32 @@ func newWebhook(cfg *config.Config, logger *slog.Logger, b *box) (*api.Webhook, 
 		o.Secret = []byte(secret)
 	}
 	return api.NewWebhook(o, b.core, b.committer, b.store), nil
+}
+
+// datasource is whom channels are asked of.
+func datasource(cfg *config.Config) (o api.DatasourceOptions, err error) {
+	if !cfg.Source.On() {
+		return o, nil
+	}
+	o = api.DatasourceOptions{URL: cfg.Source.URL, Timeout: cfg.Source.Timeout, MaxAge: cfg.Source.MaxAge}
+	if cfg.Source.SecretFile != "off" {
+		secret, err := api.ReadToken(cfg.Source.SecretFile)
+		if err != nil {
+			return o, fmt.Errorf("%w (datasource.secret_file)", err)
+		}
+		o.Secret = []byte(secret)
+	}
+	return o, nil
+}
+
+// inquire is what gates ask for channels; the API, which does, is built after them.
+func (b *box) inquire(cfg *config.Config) func(typ uint8, id []byte, conn uint64, loop uint16, now time.Time) bool {
+	if !cfg.Source.On() {
+		return nil
+	}
+	return func(typ uint8, id []byte, conn uint64, loop uint16, now time.Time) bool {
+		return b.api.Datasource().Inquire(typ, id, conn, loop, now)
+	}
 }
 
 // tlsConfig is nil without certificates.
@@ -444,6 +476,9 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 		part(&rest, func() error { return b.api.Serve(b.http) })
 	}
 	part(&rest, func() error { b.webhook.Run(ctx); return nil })
+	if source := b.api.Datasource(); source != nil {
+		part(&rest, func() error { source.Run(ctx, b.outboxes); return nil })
+	}
 	part(&rest, func() error { b.reload(ctx); return nil })
 	if manager.Interval() > 0 {
 		part(&rest, func() error { b.watch(ctx, manager); return nil })

@@ -43,6 +43,19 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		return 0
 	})
 
+	if source := b.api.Datasource(); source != nil {
+		asked := source.Stats()
+		r.CounterFunc("gatepost_datasource_requests_total", "Requests to the datasource that were answered with 2xx.", asked.Requests.Load)
+		r.CounterFunc("gatepost_datasource_failures_total", "Requests to the datasource that were not.", asked.Failures.Load)
+		r.CounterFunc("gatepost_datasource_changes_total", "Channels of which the datasource said something new.", asked.Changes.Load)
+		r.GaugeFunc("gatepost_datasource_trouble", "1 while the datasource cannot be reached.", func() float64 {
+			if asked.Failing.Load() {
+				return 1
+			}
+			return 0
+		})
+	}
+
 	kept := b.store.Stats()
 	for _, c := range []struct {
 		name, help string

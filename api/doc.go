@@ -29,6 +29,9 @@
 // position in each channel that is stored: at least once, in order, and again
 // until it answers.
 //
+// A Datasource asks the application who is in a channel, when the first message to
+// it comes. Its answers are changes like those of requests.
+//
 // The Server owns the table of requests that wait, under a lock: its callers
 // are net/http's goroutines on one side and apply on the other.
 package api

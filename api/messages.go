@@ -145,6 +145,9 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot send: %w", err))
 		return
 	}
+	if s.source != nil {
+		s.inquire(r.Context(), &record)
+	}
 	if reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID); reason != message.ReasonSuccess {
 		refuse(w, reason, m.ID)
 		return
@@ -159,6 +162,22 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	default:
 		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "data": map[string]any{
 			"client_msg_no": m.ClientMsgNo, "message_id": answers[0].id, "message_seq": answers[0].seq}})
+	}
+}
+
+// inquire waits until the application has said who is in the channel of a message,
+// if it is to be asked.
+func (s *Server) inquire(ctx context.Context, r *message.Record) {
+	id, arrived := s.enlist(1)
+	defer s.dismiss(id)
+	if !s.source.Inquire(r.ChannelType, r.ChannelID, id, uint16(s.o.Outbox), time.Now()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Wait)
+	defer cancel()
+	select {
+	case <-arrived:
+	case <-ctx.Done():
 	}
 }
 

@@ -36,6 +36,7 @@ type Options struct {
 	Health      func() error  // nil: well; else why not
 	Damage      []string      // found at the start; /health says it too
 	Backup      func(io.Writer) error
+	Datasource  DatasourceOptions // of channels that are not here
 	Logger      *slog.Logger
 }
 
@@ -46,6 +47,7 @@ type Server struct {
 	log     Proposer
 	values  *metrics.Registry
 	archive Archive
+	source  *Datasource // nil: there is none
 	http    http.Server
 
 	unauthorized, displaced atomic.Int64
@@ -74,6 +76,9 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	if o.Datasource.URL != "" {
+		s.source = newDatasource(o.Datasource, s)
+	}
 	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
 	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
 	mux := http.NewServeMux()
@@ -193,6 +198,9 @@ func (s *Server) Serve(ln net.Listener) error {
 	return nil
 }
 
+// Datasource returns who asks the application for channels, nil if nobody does.
+func (s *Server) Datasource() *Datasource { return s.source }
+
 // Close stops listening and ends all requests.
 func (s *Server) Close() error { return s.http.Close() }
 
@@ -202,7 +210,7 @@ func (s *Server) Post(ds []broker.Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range ds {
-		if c := s.waiting[ds[i].Conn]; c != nil && ds[i].Kind == broker.Ack {
+		if c := s.waiting[ds[i].Conn]; c != nil && (ds[i].Kind == broker.Ack || ds[i].Kind == broker.Known) {
 			select {
 			case c <- answer{part: int(ds[i].ClientSeq), reason: ds[i].Reason, id: ds[i].MessageID, seq: ds[i].Seq}:
 			default:

@@ -1,20 +1,12 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +53,7 @@ type Webhook struct {
 	core    *broker.Broker
 	log     Proposer
 	archive Archive
-	client  http.Client
+	app     application
 	stats   WebhookStats
 }
 
@@ -76,9 +68,7 @@ const (
 
 // NewWebhook returns a webhook; nothing happens before Run.
 func NewWebhook(o WebhookOptions, core *broker.Broker, log Proposer, archive Archive) *Webhook {
-	h := &Webhook{o: o, core: core, log: log, archive: archive}
-	h.client = http.Client{Timeout: o.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return h
+	return &Webhook{o: o, core: core, log: log, archive: archive, app: newApplication(o.URL, o.Secret, o.Timeout)}
 }
 
 // Stats returns the counters. Any goroutine.
@@ -91,13 +81,13 @@ func (h *Webhook) Run(ctx context.Context) {
 		if on {
 			record.Payload[0] = 1
 		}
-		for h.propose([]message.Record{record}) != nil && h.pause(ctx, time.Second) {
+		for h.propose([]message.Record{record}) != nil && pause(ctx, time.Second) {
 		}
 	}
 	if h.o.URL == "" {
 		return
 	}
-	defer h.client.CloseIdleConnections()
+	defer h.app.client.CloseIdleConnections()
 	var due <-chan time.Time // for who is online
 	for {
 		select {
@@ -242,7 +232,7 @@ func (h *Webhook) post(ctx context.Context, event string, body any) error {
 	}
 	said := time.Time{}
 	for wait := backOffFirst; ; wait = min(2*wait, backOffMost) {
-		err := h.once(ctx, event, text)
+		_, err := h.app.call(ctx, url.Values{"event": {event}}, text, 0)
 		if err == nil {
 			if h.stats.Failing.Swap(false) {
 				h.o.Logger.Info("the application answers again", "event", event)
@@ -260,67 +250,10 @@ func (h *Webhook) post(ctx context.Context, event string, body any) error {
 			h.o.Logger.Warn("the application is not told: its webhook failed and is tried again; nothing is lost, what is behind waits", "event", event, "err", err)
 		}
 		// Spread, so that many boxes do not come back at the same moment.
-		if !h.pause(ctx, wait/2+rand.N(wait)) {
+		if !pause(ctx, wait/2+rand.N(wait)) {
 			return ctx.Err()
 		}
 	}
-}
-
-func (h *Webhook) pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
-// SignatureHeader says who made a request to a webhook:
-//
-//	t=<unix seconds>,v1=<hex of HMAC-SHA-256 under the secret of "<t>.<body>">
-const SignatureHeader = "X-Gatepost-Signature"
-
-// once makes one request.
-func (h *Webhook) once(ctx context.Context, event string, text []byte) error {
-	u, err := url.Parse(h.o.URL)
-	if err != nil {
-		return err
-	}
-	q := u.Query()
-	q.Set("event", event)
-	u.RawQuery = q.Encode()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(text))
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	if len(h.o.Secret) > 0 {
-		r.Header.Set(SignatureHeader, sign(h.o.Secret, time.Now().Unix(), text))
-	}
-	res, err := h.client.Do(r)
-	if err != nil {
-		var named *url.Error // its text has the whole address, which may have a secret
-		if errors.As(err, &named) {
-			err = named.Err
-		}
-		return fmt.Errorf("cannot reach %s: %w", u.Host, err)
-	}
-	defer res.Body.Close()
-	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // so that the connection is used again
-	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return fmt.Errorf("%s answers %s", u.Host, res.Status)
-	}
-	return nil
-}
-
-func sign(secret []byte, unix int64, text []byte) string {
-	m := hmac.New(sha256.New, secret)
-	t := strconv.FormatInt(unix, 10)
-	m.Write([]byte(t + "."))
-	m.Write(text)
-	return "t=" + t + ",v1=" + hex.EncodeToString(m.Sum(nil))
 }
 
 // propose hands records to the log that nobody waits for.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"gatepost/message"
 )
@@ -64,7 +65,10 @@ func (s *shards[V]) clone(hash uint64) map[string]V {
 }
 
 // roster is who may send to a channel.
-type roster struct{ now atomic.Pointer[rules] }
+type roster struct {
+	now   atomic.Pointer[rules]
+	heard atomic.Int64 // unix ms, when the application was asked for it last; 0: not since the start
+}
 
 // rules are replaced as a whole.
 type rules struct {
@@ -231,6 +235,28 @@ func (a *Access) Subscribers(typ uint8, channelID string) ([]string, bool) {
 		return nil, false
 	}
 	return slices.Collect(maps.Keys(r.members)), true
+}
+
+// Due says whether a channel is there, and whether the application is to be asked
+// for it: not since the start, or longer ago than age, if that is not 0. It says so
+// once. Channels that need not be made are there.
+func (a *Access) Due(typ uint8, channelID []byte, now time.Time, age time.Duration) (known, due bool) {
+	if !message.KnownType(typ) || message.SelfMade(typ) {
+		return true, false
+	}
+	r := a.channels[typ].find(maphash.Bytes(a.seed, channelID), channelID)
+	if r == nil {
+		return false, false
+	}
+	at, ms := r.heard.Load(), now.UnixMilli()
+	return true, (at == 0 || age > 0 && ms-at >= age.Milliseconds()) && r.heard.CompareAndSwap(at, ms)
+}
+
+// Heard notes that the application was asked for a channel.
+func (a *Access) Heard(typ uint8, channelID []byte, now time.Time) {
+	if r := a.channels[typ].find(maphash.Bytes(a.seed, channelID), channelID); r != nil {
+		r.heard.Store(now.UnixMilli())
+	}
 }
 
 // Info returns what is set of a channel, and whether there is one.

@@ -21,6 +21,8 @@ const (
 	Fetched
 	// Kick ends a connection; with Reason 0 without a word.
 	Kick
+	// Known says that the application was asked for the channel of a message.
+	Known
 )
 
 // Delivery is one thing for one connection. Push and Fetched carry a

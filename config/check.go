@@ -71,8 +71,10 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 	if c.TLS.On() && (c.TLS.CertFile == "off" || c.TLS.KeyFile == "off") {
 		refuse("tls.tcp, tls.ws and tls.http need tls.cert_file (%s) and tls.key_file (%s)", c.TLS.CertFile, c.TLS.KeyFile)
 	}
-	if u, err := url.Parse(c.Webhook.URL); c.Webhook.On() && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-		refuse("webhook.url (%s) is no address like https://example.org/hook", c.Origin("webhook.url")) // it may hold a secret
+	for name, address := range map[string]string{"webhook.url": c.Webhook.URL, "datasource.url": c.Source.URL} {
+		if u, err := url.Parse(address); address != "off" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			refuse("%s (%s) is no address like https://example.org/hook", name, c.Origin(name)) // it may hold a secret
+		}
 	}
 	for name := range strings.SplitSeq(c.Webhook.Events, ",") {
 		if name = strings.TrimSpace(name); !slices.Contains(events(), name) {

@@ -27,6 +27,7 @@ type Config struct {
 	API     API
 	TLS     TLS
 	Webhook Webhook
+	Source  Datasource
 	Memory  Memory
 
 	origin map[string]string // key name -> where its value came from; every key is present
@@ -81,6 +82,17 @@ func (w Webhook) Has(event string) bool {
 	}
 	return false
 }
+
+// Datasource is whom channels are asked of that are not here.
+type Datasource struct {
+	URL        string
+	SecretFile string
+	Timeout    time.Duration
+	MaxAge     time.Duration
+}
+
+// On says whether anybody is asked.
+func (d Datasource) On() bool { return d.URL != "off" }
 
 // Log is what the process says on standard error.
 type Log struct {

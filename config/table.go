@@ -59,6 +59,7 @@ func sections() []section {
 		{"api", "The HTTP API."},
 		{"tls", "Encrypted connections, with certificates."},
 		{"webhook", "What the application is told."},
+		{"datasource", "What the application is asked."},
 		{"memory", "The budget of the process."},
 	}
 }
@@ -108,6 +109,15 @@ func table() []key {
 			help: "File with a secret, in its first line. Requests are signed with it in the header X-Gatepost-Signature: t=UNIX,v1=HEX, HMAC-SHA-256 of \"UNIX.BODY\"."},
 		{name: "webhook.timeout", kind: duration, builtin: "10s", min: second / 10, max: 300 * second, at: func(c *Config) any { return &c.Webhook.Timeout },
 			help: "How long one request may take."},
+
+		{name: "datasource.url", kind: text, builtin: "off", at: func(c *Config) any { return &c.Source.URL },
+			help: "The application's address, http or https, that is asked who is in a channel that is not here (POST with getSubscribers, getBlacklist, getWhitelist, getChannelInfo), and who may send everywhere (getSystemUIDs). The first message to the channel waits for the answer, which is kept. \"off\": what is not here is not there."},
+		{name: "datasource.secret_file", kind: text, builtin: "off", at: func(c *Config) any { return &c.Source.SecretFile },
+			help: "File with a secret, in its first line, that these requests are signed with, like webhook.secret_file."},
+		{name: "datasource.timeout", kind: duration, builtin: "5s", min: second / 10, max: 60 * second, at: func(c *Config) any { return &c.Source.Timeout },
+			help: "How long one request may take."},
+		{name: "datasource.max_age", kind: duration, builtin: "5m", min: second, max: 30 * 24 * 3600 * second, zero: "for ever", at: func(c *Config) any { return &c.Source.MaxAge },
+			help: "When an answer is older, the application is asked again with the next message to the channel, which does not wait. While it cannot be reached the last answer holds."},
 
 		{name: "log.level", kind: choice, builtin: "info", words: []string{"debug", "info", "warn", "error"}, at: func(c *Config) any { return &c.Log.Level },
 			help: "The least important line that is still written."},

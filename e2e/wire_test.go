@@ -49,6 +49,7 @@ const (
 	reasonSuccess       = 1
 	reasonAuthFail      = 2
 	reasonNotSubscriber = 3
+	reasonBlacklist     = 4
 	reasonDecode        = 9
 	reasonKick          = 12
 	reasonSystem        = 15

@@ -54,6 +54,8 @@ func (g *Gate) deliver() {
 			g.page(p, d)
 		case d.Kind == broker.Kick:
 			g.kick(p, d)
+		case d.Kind == broker.Known:
+			g.known(p)
 		}
 		if d.Batch != nil {
 			d.Batch.Release()

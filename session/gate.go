@@ -40,7 +40,11 @@ type Options struct {
 	Retry          ack.Options
 	NodeID         uint64 // told to clients from version 4 on
 	MessageIDFloor int64  // ids given are above it
-	Logger         *slog.Logger
+	// Inquire is called with every SEND to a channel that has to be made, and
+	// reports whether the SEND waits until a Known comes for its connection. nil:
+	// what is not here is not there.
+	Inquire func(typ uint8, channelID []byte, conn uint64, loop uint16, now time.Time) bool
+	Logger  *slog.Logger
 }
 
 // Stats counts what a gate did; readable on any goroutine.
@@ -95,6 +99,7 @@ type Gate struct {
 	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
 	held    map[uint64][]wukong.Sendack // by connection: refusals that wait for the answers before them
 	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
+	asking  map[uint64]bool             // by connection that is not read until the application has said who is in a channel: it has
 	crypto  wukong.Scratch
 
 	parts map[uint64]jsonrpc.Splitter // by connection that speaks JSON-RPC: of its incomplete object
@@ -153,6 +158,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		ciphers:  make(map[uint64]*wukong.Cipher),
 		held:     make(map[uint64][]wukong.Sendack),
 		unsent:   make(map[uint64][]wukong.Sendack),
+		asking:   make(map[uint64]bool),
 		parts:    make(map[uint64]jsonrpc.Splitter),
 		asked:    make(map[uint64][]asked),
 	}
@@ -225,8 +231,10 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 			return nil
 		}
 		if !taken {
-			p.waiting = true
-			g.waiters = append(g.waiters, c.ID())
+			if _, asking := g.asking[c.ID()]; !asking {
+				p.waiting = true
+				g.waiters = append(g.waiters, c.ID())
+			}
 			c.PauseRead()
 			return nil
 		}
@@ -236,8 +244,8 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 }
 
 // next handles the frame or the JSON object at the front of src, n bytes, 0 if
-// it is not complete yet. It reports false when the log is stalled and it has to
-// come again.
+// it is not complete yet. It reports false when it has to come again, because the
+// log is stalled or the application is asked for its channel.
 func (g *Gate) next(p *peer, src []byte) (n int, taken bool, err error) {
 	if p.json() {
 		return g.object(p, src)
@@ -250,8 +258,8 @@ func (g *Gate) next(p *peer, src []byte) (n int, taken bool, err error) {
 	return n, taken, err
 }
 
-// frame handles one frame. It reports false when the log is stalled and the
-// frame has to come again.
+// frame handles one frame. It reports false when the frame has to come again, see
+// next.
 func (g *Gate) frame(p *peer, f wukong.Frame) (taken bool, err error) {
 	if p.state == stateNew {
 		if f.Type != wukong.TypeConnect {
@@ -312,7 +320,7 @@ func (g *Gate) OnWritable(c *netio.Conn) {
 
 // resume lets a connection be read when nothing stands against it.
 func (g *Gate) resume(p *peer) {
-	if !p.deaf && !p.waiting && !p.full {
+	if answered, asking := g.asking[p.conn.ID()]; !p.deaf && !p.waiting && !p.full && (answered || !asking) {
 		p.conn.ResumeRead()
 	}
 }
@@ -330,6 +338,7 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
 	delete(g.held, c.ID())
+	delete(g.asking, c.ID())
 	delete(g.asked, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {

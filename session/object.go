@@ -91,6 +91,9 @@ func (g *Gate) serve(p *peer, r *jsonrpc.Request) (taken bool, err error) {
 		if err := r.Send(&g.send); err != nil {
 			return true, err
 		}
+		if g.inquire(p, &g.send) {
+			return false, nil
+		}
 		g.send.ClientSeq = g.ask(p, r.ID)
 		g.submit(p, &g.send)
 		return true, nil // it is answered when it is stored

@@ -14,7 +14,7 @@ import (
 const keptFlags = wukong.FlagNoPersist | wukong.FlagRedDot | wukong.FlagSyncOnce
 
 // publish handles a SEND. It reports false, and has done nothing, while the log
-// is stalled.
+// is stalled or the application is asked for its channel.
 func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	if g.stalled {
 		return false, nil
@@ -22,8 +22,38 @@ func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
 	if err := g.send.Decode(f, p.version); err != nil {
 		return false, err
 	}
+	if g.inquire(p, &g.send) {
+		return false, nil
+	}
 	g.submit(p, &g.send)
 	return true, nil
+}
+
+// inquire reports whether a SEND has to wait for the application. After the answer
+// it comes again and does not wait any more.
+func (g *Gate) inquire(p *peer, s *wukong.Send) bool {
+	if g.o.Inquire == nil {
+		return false
+	}
+	id := p.conn.ID()
+	if _, asking := g.asking[id]; asking {
+		delete(g.asking, id)
+		return false
+	}
+	if message.CheckChannelID(s.ChannelType, s.ChannelID) != nil || len(s.ChannelID) > maxName ||
+		!g.o.Inquire(s.ChannelType, s.ChannelID, id, g.index, g.now) {
+		return false
+	}
+	g.asking[id] = false
+	return true
+}
+
+// known lets a connection be read whose SEND waited for the application.
+func (g *Gate) known(p *peer) {
+	if _, asking := g.asking[p.conn.ID()]; asking {
+		g.asking[p.conn.ID()] = true
+		g.resume(p)
+	}
 }
 
 // submit admits a SEND: the message is copied into the round's batch, or
