@@ -148,7 +148,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	if s.source != nil {
 		s.inquire(r.Context(), &record)
 	}
-	if reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID); reason != message.ReasonSuccess {
+	if reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID, record.FromUID); reason != message.ReasonSuccess {
 		refuse(w, reason, m.ID)
 		return
 	}
@@ -199,6 +199,10 @@ func refuse(w http.ResponseWriter, reason uint8, id string) {
 	switch reason {
 	case message.ReasonSubscriberNotExist, message.ReasonChannelNotExist:
 		status, why = http.StatusNotFound, "there is no such channel"
+	case message.ReasonBan, message.ReasonDisband:
+		status, why = http.StatusForbidden, "the channel is banned or disbanded"
+	case message.ReasonSendBan:
+		status, why = http.StatusForbidden, "from_uid may not send"
 	case message.ReasonNotAllowSend:
 		why = "there are as many channels as there may be (broker.max_channels)"
 	case message.ReasonSystemError:
@@ -237,7 +241,6 @@ func (s *Server) sendMany(w http.ResponseWriter, r *http.Request, m *outgoing) (
 		}
 		var record message.Record
 		if record, err = s.record(m, uid); err == nil {
-			record.ClientMsgNo = []byte(m.ClientMsgNo + "-" + uid) // else the window takes them for one
 			records = append(records, record)
 		}
 	}
@@ -249,7 +252,7 @@ func (s *Server) sendMany(w http.ResponseWriter, r *http.Request, m *outgoing) (
 	admitted := records[:0]
 	var to []string
 	for i := range records {
-		if reason := s.core.Access().MayPublishAny(records[i].ChannelType, records[i].ChannelID); reason != message.ReasonSuccess {
+		if reason := s.core.Access().MayPublishAny(records[i].ChannelType, records[i].ChannelID, records[i].FromUID); reason != message.ReasonSuccess {
 			failed, reasons = append(failed, m.Subscribers[i]), append(reasons, wukong.Reason(reason).String())
 			continue
 		}

@@ -106,21 +106,11 @@ func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 	if !message.KnownType(typ) {
 		return message.ReasonChannelType
 	}
+	if reason := a.limited(typ, channelID, uid); reason != message.ReasonSuccess {
+		return reason
+	}
 	persons := a.persons.Load() > 0
-	if persons {
-		if own := a.rules(message.ChannelPerson, uid); own != nil && own.info&message.InfoSendBan != 0 {
-			return message.ReasonSendBan
-		}
-	}
 	r := a.rules(typ, channelID)
-	if r != nil {
-		switch {
-		case r.info&message.InfoDisband != 0:
-			return message.ReasonDisband
-		case r.info&message.InfoBan != 0:
-			return message.ReasonBan
-		}
-	}
 	if reason := a.exists(typ, channelID, r); reason != message.ReasonSuccess {
 		return reason
 	}
@@ -156,6 +146,34 @@ func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 		return message.ReasonNotInWhitelist
 	}
 	return message.ReasonSuccess
+}
+
+// limited says what stands against a message whoever sends it: who may send
+// nothing, a channel to which nothing is sent.
+func (a *Access) limited(typ uint8, channelID, uid []byte) uint8 {
+	if a.persons.Load() > 0 {
+		if own := a.rules(message.ChannelPerson, uid); own != nil && own.info&message.InfoSendBan != 0 {
+			return message.ReasonSendBan
+		}
+	}
+	if r := a.rules(typ, channelID); r != nil {
+		switch {
+		case r.info&message.InfoDisband != 0:
+			return message.ReasonDisband
+		case r.info&message.InfoBan != 0:
+			return message.ReasonBan
+		}
+	}
+	return message.ReasonSuccess
+}
+
+// Banned says whether a user may not log in.
+func (a *Access) Banned(uid []byte) bool {
+	if a.persons.Load() == 0 {
+		return false
+	}
+	r := a.rules(message.ChannelPerson, uid)
+	return r != nil && r.info&message.InfoBan != 0
 }
 
 // exists says whether a channel is there, or may be made.
@@ -205,11 +223,14 @@ func other(pair, uid []byte) []byte {
 	return nil
 }
 
-// MayPublishAny is MayPublish for the application's server, which need not be a
-// member and is on no list.
-func (a *Access) MayPublishAny(typ uint8, channelID []byte) uint8 {
+// MayPublishAny is MayPublish for the application's server, which sends for a user,
+// need not be a member and is on no list.
+func (a *Access) MayPublishAny(typ uint8, channelID, uid []byte) uint8 {
 	if !message.KnownType(typ) {
 		return message.ReasonChannelType
+	}
+	if reason := a.limited(typ, channelID, uid); reason != message.ReasonSuccess {
+		return reason
 	}
 	reason := a.exists(typ, channelID, a.rules(typ, channelID))
 	if reason == message.ReasonSubscriberNotExist {

@@ -326,7 +326,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	var seq uint64
 	if !batch.Volatile() {
 		if len(r.ClientMsgNo) > 0 {
-			k := b.dedup.key(r.FromUID, r.ClientMsgNo)
+			k := b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, r.ClientMsgNo)
 			if first, ok := b.dedup.first(k); ok {
 				b.stats.Duplicates.Add(1)
 				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)

@@ -70,6 +70,9 @@ func (b *Broker) changeChannel(r *message.Record) uint8 {
 	}
 	b.publishRules(ch)
 	b.touch(ch)
+	if isPerson(ch.Type, r.ChannelID) && ch.limits != nil && ch.limits.info&message.InfoBan != 0 {
+		b.endDevices(ch.ID, func(uint8) bool { return true }) // they could not log in again
+	}
 	return message.ReasonSuccess
 }
 
@@ -187,6 +190,9 @@ func (b *Broker) changeUser(r *message.Record) uint8 {
 	switch c.Op {
 	case message.OpToken:
 		next.Tokens = append(slices.DeleteFunc(slices.Clone(next.Tokens), same), c.Token)
+		if c.Token.Level == message.LevelMaster { // whoever is there has the token before
+			b.endDevices(uid, func(device uint8) bool { return device == c.Token.Device })
+		}
 	case message.OpQuit:
 		next.Tokens = slices.DeleteFunc(slices.Clone(next.Tokens), same)
 		b.endDevices(uid, func(device uint8) bool { return same(message.Token{Device: device}) })

@@ -21,8 +21,8 @@ type answer struct {
 // answerPage answers are allocated at a time.
 const answerPage = 4096
 
-// window remembers the answers of the newest messages by (sender,
-// client_msg_no), oldest out first. Keys are 128-bit SipHashes under a secret
+// window remembers the answers of the newest messages by channel, sender and
+// client_msg_no, oldest out first. Keys are 128-bit SipHashes under a secret
 // of the box: nobody can make two messages look the same, and by chance it
 // happens with a probability of about n^2/2^129.
 //
@@ -58,8 +58,11 @@ func (w *window) restore(secret [16]byte, answers iter.Seq[message.Answer]) {
 	w.fresh = 0
 }
 
-func (w *window) key(uid, no []byte) [2]uint64 {
-	w.text = append(w.text[:0], byte(len(uid)), byte(len(uid)>>8))
+// key is that of a message: what a sender says twice to one channel is one message,
+// what they say to two is two.
+func (w *window) key(typ uint8, channelID, uid, no []byte) [2]uint64 {
+	w.text = append(w.text[:0], typ, byte(len(channelID)), byte(len(channelID)>>8), byte(len(uid)), byte(len(uid)>>8))
+	w.text = append(w.text, channelID...)
 	w.text = append(w.text, uid...)
 	w.text = append(w.text, no...)
 	a, b := siphash.Hash128(binary.LittleEndian.Uint64(w.secret[:]), binary.LittleEndian.Uint64(w.secret[8:]), w.text)

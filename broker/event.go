@@ -1,10 +1,6 @@
 package broker
 
-import (
-	"bytes"
-
-	"gatepost/message"
-)
+import "gatepost/message"
 
 // event gives an event that is to be stored its sequence, answers its sender, and
 // delivers it to the members of the channel it belongs to.
@@ -17,11 +13,11 @@ func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
 		return
 	}
 	// What it speaks of, if that is not too long ago.
-	of, _ := b.dedup.first(b.dedup.key(r.FromUID, r.ClientMsgNo))
+	of, _ := b.dedup.first(b.dedup.key(r.ChannelType, base, r.FromUID, r.ClientMsgNo))
 	var seq uint64
 	if !batch.Volatile() {
 		if id, _ := r.Stream(); len(id) > 0 {
-			k := b.dedup.key(r.FromUID, bytes.Join([][]byte{r.ChannelID, id}, []byte{0}))
+			k := b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, id)
 			if first, ok := b.dedup.first(k); ok {
 				b.stats.Duplicates.Add(1)
 				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)

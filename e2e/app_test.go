@@ -77,10 +77,17 @@ func TestTokens(t *testing.T) {
 	}
 	web.ping(t)
 	tab.ping(t)
-	// Another token takes the place of the one before; who is online stays.
+	// Another token takes the place of the one before. Of level master it ends who is
+	// online with that flag, as a login would.
+	set("alice", "for all tabs", 1, 0)
+	web.ping(t)
 	set("alice", "the next", 0, 1)
-	young.ping(t)
+	if reason := young.closed(t); reason != reasonKick {
+		t.Errorf("who has the token before: DISCONNECT reason %d, want 12", reason)
+	}
+	tab.ping(t)
 	refused("alice", secret, 0)
+	young = b.must(t, dialer{uid: "alice", token: "the next", device: "new phone"})
 	b.ask(t, "POST", "/user/device_quit", `{"uid":"alice","device_flag":1}`, 200, nil)
 	for _, c := range []*client{web, tab} {
 		if reason := c.closed(t); reason != reasonKick {

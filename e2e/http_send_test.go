@@ -92,8 +92,8 @@ func TestSendOverHTTP(t *testing.T) {
 	in["alice"].wait(t, 0, 4)
 	in["bob"].wait(t, 0, 5)
 	for uid, want := range map[string][]string{
-		"alice": {"alice one", "____system two", "alice fleeting", "alice four"},
-		"bob":   {"alice one", "____system two", "zoe three", "alice fleeting", "alice four"},
+		"alice": {"alice one", " two", "alice fleeting", "alice four"},
+		"bob":   {"alice one", " two", "zoe three", "alice fleeting", "alice four"},
 	} {
 		var got []string
 		for _, m := range in[uid].got {

@@ -105,6 +105,9 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 			return wukong.ReasonAuthFail
 		}
 	}
+	if g.access.Banned(c.UID) {
+		return wukong.ReasonBan
+	}
 	if !g.o.Encryption || p.json() {
 		return wukong.ReasonSuccess
 	}
@@ -128,5 +131,9 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 	return wukong.ReasonSuccess
 }
 
+// systemUID is the sender of what the application sends without saying for whom. A
+// RECV has no name then.
+const systemUID = "____system"
+
 // reserved reports whether a uid stands for the system itself.
-func reserved(uid string) bool { return uid == "____system" || uid == "____manager" }
+func reserved(uid string) bool { return uid == systemUID || uid == "____manager" }

@@ -170,6 +170,9 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	if len(stream) > 0 { // a piece of a stream whose beginning and end only its sender knows
 		v.StreamFlag, v.StreamNo, v.StreamID = wukong.StreamContinuing, stream, uint64(r.MessageID)
 	}
+	if string(r.FromUID) == systemUID {
+		v.FromUID = nil
+	}
 	if string(r.FromUID) == p.uid {
 		v.Flags &^= wukong.FlagRedDot // one's own message is not unread
 	}

@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+)
+
+// reasonOf is what the API says of a message that it does not take.
+type refusal struct {
+	Reason int `json:"reason"`
+}
+
+// What is banned, disbanded or may not send is so for the application's server too,
+// and who is banned is not let in.
+func TestBans(t *testing.T) {
+	b := start(t, plain)
+	b.channel("g", "alice", "bob")
+	post := func(want, reason int) {
+		t.Helper()
+		var got refusal
+		b.ask(t, "POST", "/message/send", `{"channel_id":"g","channel_type":2,"from_uid":"alice","payload":"aGk="}`, want, &got)
+		if got.Reason != reason {
+			t.Errorf("reason %d, want %d", got.Reason, reason)
+		}
+	}
+	set := func(id string, typ int, what string) {
+		b.post("/channel/info", map[string]any{"channel_id": id, "channel_type": typ, what: 1})
+	}
+	clear := func(id string, typ int) {
+		b.post("/channel/info", map[string]any{"channel_id": id, "channel_type": typ, "ban": 0})
+	}
+	post(200, 0)
+	set("g", group, "ban")
+	post(403, 19)
+	set("g", group, "disband")
+	post(403, 24)
+	clear("g", group)
+	set("alice", person, "send_ban")
+	post(403, 25)
+	b.ask(t, "POST", "/message/sendbatch", `{"from_uid":"alice","subscribers":["bob"],"payload":"aGk="}`, 200, nil)
+	clear("alice", person)
+	post(200, 0)
+
+	alice := b.must(t, dialer{uid: "alice"})
+	set("alice", person, "ban")
+	alice.closed(t)
+	for _, json := range []bool{false, true} {
+		if _, ack, err := b.login(dialer{uid: "alice", json: json}); ack.reason != 19 {
+			t.Errorf("who is banned gets %+v, %v", ack, err)
+		}
+	}
+	b.kill()
+	b.start()
+	if _, ack, err := b.login(dialer{uid: "alice"}); ack.reason != 19 {
+		t.Errorf("who is banned gets %+v, %v after a kill", ack, err)
+	}
+	clear("alice", person)
+	b.must(t, dialer{uid: "alice"})
+}
+
+// The same client_msg_no to two channels is two messages, to one it is one.
+func TestNumbersBelongToAChannel(t *testing.T) {
+	b := start(t, plain)
+	b.channel("g1", "alice", "bob")
+	b.channel("g2", "alice", "bob")
+	alice, bob := b.must(t, dialer{uid: "alice"}), b.must(t, dialer{uid: "bob"})
+	ids := map[int64]bool{}
+	for range 2 {
+		for _, s := range []send{{channel: "g1", kind: group}, {channel: "g2", kind: group}, {channel: "bob", kind: person}} {
+			s.no = "one"
+			a := alice.send(t, s, s.channel)
+			if a.reason != reasonSuccess || a.seq != 1 {
+				t.Fatalf("%+v: %+v", s, a)
+			}
+			ids[a.id] = true
+		}
+	}
+	if len(ids) != 3 {
+		t.Errorf("%d messages, want 3", len(ids))
+	}
+	for range 3 {
+		bob.nextRecv(t)
+	}
+	// What is sent to many has one number, and nobody gets it twice.
+	for range 2 {
+		b.ask(t, "POST", "/message/sendbatch", `{"client_msg_no":"many","subscribers":["bob","carol"],"payload":"aGk="}`, 200, nil)
+	}
+	if m := bob.nextRecv(t); m.no != "many" || m.from != "" {
+		t.Errorf("number %q, sender %q; want many, and no name for the system", m.no, m.from)
+	}
+	bob.silent(t)
+	var found struct{ Messages []httpMessage }
+	b.ask(t, "POST", "/messages", fmt.Sprintf(`{"login_uid":"carol","channel_id":"____system","channel_type":%d,"client_msg_nos":["many"]}`, person), 200, &found)
+	if len(found.Messages) != 1 {
+		t.Errorf("%d messages for who is away", len(found.Messages))
+	}
+}
