@@ -25,7 +25,9 @@ type application struct {
 }
 
 func newApplication(url string, secret []byte, timeout time.Duration) application {
-	return application{url: url, secret: secret, client: http.Client{Timeout: timeout,
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = hookChannels
+	return application{url: url, secret: secret, client: http.Client{Timeout: timeout, Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 

@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,8 +45,8 @@ type WebhookStats struct {
 	Failing  atomic.Bool  // the last request failed
 }
 
-// Webhook tells the application of messages and of who is online: one goroutine,
-// one request at a time. It goes through each channel in order, behind a position
+// Webhook tells the application of messages and of who is online. One goroutine
+// goes through some channels at a time, each in order, behind a position
 // that is stored, and moves on when the application has answered with 2xx: each
 // message is told at least once, whatever ends in between. What it holds is one
 // page of some channels, however long the application does not answer.
@@ -88,25 +90,48 @@ func (h *Webhook) Run(ctx context.Context) {
 		return
 	}
 	defer h.app.client.CloseIdleConnections()
-	var due <-chan time.Time // for who is online
+	var due, lapse <-chan time.Time // for who is online
+	if h.o.Status {
+		lapse = time.After(max(h.o.Timeout, 2*statusEvery)) // who was there before the start is back by then, or went
+	}
+	ready := func() {
+		if due == nil && h.o.Status {
+			due = time.After(statusEvery)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-lapse:
+			lapse = nil
+			if h.core.Lapse(ctx) != nil {
+				return
+			}
+			continue
 		case <-due:
 			due = nil
 			if !h.statuses(ctx) {
 				return
 			}
+			continue
 		case <-h.core.HooksReady():
-			if due == nil && h.o.Status {
-				due = time.After(statusEvery)
+			ready()
+		}
+		for more := true; more; {
+			var err error
+			if more, err = h.round(ctx); err != nil {
+				return // only the end makes it fail
 			}
-			for more := true; more; {
-				var err error
-				if more, err = h.round(ctx); err != nil {
-					return // only the end makes it fail
+			select { // however many messages there are, they do not hold up who is online
+			case <-due:
+				due = nil
+				if !h.statuses(ctx) {
+					return
 				}
+			case <-h.core.HooksReady():
+				ready()
+			default:
 			}
 		}
 	}
@@ -120,16 +145,20 @@ func (h *Webhook) round(ctx context.Context) (more bool, err error) {
 	}
 	var notes []stored
 	var records []message.Record
+	var channels sync.WaitGroup // side by side, each in its order
+	failed := make([]error, len(work))
 	for i := range work {
 		told, entries := h.read(&work[i])
 		if h.o.Offline {
-			if err := h.offline(ctx, work[i].Channel, entries); err != nil {
-				return false, err
-			}
+			channels.Go(func() { failed[i] = h.offline(ctx, work[i].Channel, entries) })
 		}
 		notes = append(notes, entries...)
 		records = append(records, message.Record{Kind: message.KindCursor, ChannelType: work[i].Channel.Type,
 			ChannelID: []byte(work[i].Channel.ID), MessageID: int64(told), Timestamp: time.Now().UnixMilli()})
+	}
+	channels.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return false, err
 	}
 	for rest := notes; h.o.Notify && len(rest) > 0; {
 		n := min(len(rest), hookMessages)
@@ -220,7 +249,24 @@ func (h *Webhook) statuses(ctx context.Context) bool {
 		}
 		lines = append(lines, fmt.Sprintf("%s-%d-%d-%d-%d-%d", s.UID, s.Device, online, s.Conn<<loopBits|uint64(s.Loop), s.Flag, s.Total))
 	}
-	return len(lines) == 0 || h.post(ctx, EventStatus, lines) == nil
+	if len(lines) > 0 && h.post(ctx, EventStatus, lines) != nil {
+		return false
+	}
+	var records []message.Record
+	for _, s := range all {
+		if c := (message.UserChange{Op: message.OpCame, Token: message.Token{Device: s.Device}}); s.Told != (s.Flag > 0) {
+			if s.Told {
+				c.Op = message.OpWent
+			}
+			records = append(records, message.Record{Kind: message.KindUser, FromUID: []byte(s.UID), Payload: message.AppendUserChange(nil, &c)})
+		}
+	}
+	if len(records) > 0 {
+		if err := h.propose(records); err != nil { // after a crash nobody knows whom the application takes for online
+			h.o.Logger.Debug("whom the application takes for online is not in the log", "err", err)
+		}
+	}
+	return true
 }
 
 // post makes a request again and again until it is answered with 2xx, and fails

@@ -201,6 +201,11 @@ func (b *Broker) changeUser(r *message.Record) uint8 {
 		if c.Op == message.OpSilent {
 			next.Silent = append(next.Silent, c.Token.Device)
 		}
+	case message.OpCame, message.OpWent:
+		next.Told = slices.DeleteFunc(slices.Clone(next.Told), func(d uint8) bool { return d == c.Token.Device })
+		if c.Op == message.OpCame {
+			next.Told = append(next.Told, c.Token.Device)
+		}
 	default:
 		next.System = c.Op == message.OpSystem
 	}

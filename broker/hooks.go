@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"gatepost/message"
 )
@@ -33,8 +34,9 @@ type Status struct {
 	Online bool
 	Conn   uint64
 	Loop   uint16
-	Flag   int // connections of the user with that flag now
-	Total  int // and with any
+	Flag   int  // connections of the user with that flag now
+	Total  int  // and with any
+	Told   bool // the log says that the application was told that they are online
 }
 
 // Work is a channel of which the application was not told all. Whoever takes it
@@ -187,6 +189,27 @@ func (b *Broker) Absent(ctx context.Context, channel *message.Channel) ([]Absent
 	return all, nil
 }
 
+// Lapse notes of everybody of whom the application was told that they are online,
+// and who is not, that they went: a start ends all connections without a word. Any
+// goroutine; see Talks.
+func (b *Broker) Lapse(ctx context.Context) error {
+	return b.ask(ctx, func() {
+		for uid, a := range b.accounts {
+			u := b.users[uid]
+			if u == nil {
+				u = &user{uid: uid}
+			}
+			for _, device := range a.Told {
+				key := statusKey{uid, device}
+				if s := u.status(connection{device: device}, false); s.Flag == 0 && len(b.hooks.statuses) < maxStatuses {
+					b.hooks.statuses[key] = s
+				}
+			}
+		}
+		b.hooksReady()
+	})
+}
+
 // Statuses returns who came and went since it was asked for last: the newest of
 // each user and device flag; after too many, all who are online. Any goroutine;
 // see Talks.
@@ -205,6 +228,11 @@ func (b *Broker) Statuses(ctx context.Context) ([]Status, error) {
 			all = append(all, s)
 		}
 		clear(b.hooks.statuses)
+		for i := range all {
+			if a := b.accounts[all[i].UID]; a != nil {
+				all[i].Told = slices.Contains(a.Told, all[i].Device)
+			}
+		}
 	})
 	if err != nil {
 		return nil, err

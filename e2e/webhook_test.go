@@ -294,3 +294,55 @@ func TestWebhookThatIsDown(t *testing.T) {
 		t.Errorf("the metrics do not say that the webhook fails: %v", err)
 	}
 }
+
+// Whom the application takes for online it is told of when they do not come back
+// after a kill; and messages, however many, do not hold up who is online.
+func TestWhoIsOnlineIsToldToTheEnd(t *testing.T) {
+	app := newApplication(t, "")
+	b := start(t, plain, set("webhook.url", app.URL), set("webhook.timeout", "500ms"), set("wal.roll_size", "1MiB"), set("wal.group_bytes", "256KiB"))
+	says := func(prefix string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(app.statuses, func(s string) bool { return strings.HasPrefix(s, prefix) })
+		}
+	}
+	alice := b.must(t, dialer{uid: "alice"})
+	b.must(t, dialer{uid: "bob", flag: 1})
+	app.until("that alice came", says("alice-0-1-"))
+	app.until("that bob came", says("bob-1-1-"))
+	app.mu.Lock()
+	app.bad = func() (int, time.Duration) { return 0, 20 * time.Millisecond }
+	app.mu.Unlock()
+	// More than the application can be told of in this test.
+	b.fill(t, 2, dialer{uid: "alice", device: "filler"})
+	stop := make(chan struct{})
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for k := 0; ; k++ {
+			select {
+			case <-stop:
+				return
+			default:
+				alice.post(t, send{channel: fmt.Sprint("away", k%20), kind: person, no: fmt.Sprint(k)}, "x")
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	b.must(t, dialer{uid: "carol"})
+	app.until("that carol came, while there are messages", says("carol-0-1-"))
+	close(stop)
+	sending.Wait()
+	time.Sleep(200 * time.Millisecond) // what was told is in the log soon
+	b.kill()
+	app.mu.Lock()
+	app.statuses, app.bad = nil, nil
+	app.mu.Unlock()
+	b.start()
+	b.must(t, dialer{uid: "alice"})
+	app.until("that bob went", says("bob-1-0-0-0-0"))
+	app.until("that carol went", says("carol-0-0-0-0-0"))
+	app.mu.Lock()
+	defer app.mu.Unlock()
+	if slices.ContainsFunc(app.statuses, func(s string) bool { return strings.HasPrefix(s, "alice-0-0-") }) {
+		t.Errorf("alice came back and is said to have gone: %v", app.statuses)
+	}
+}

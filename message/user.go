@@ -56,6 +56,7 @@ type Account struct {
 	Tokens []Token // at most one for each device flag
 	Silent []uint8 // device flags that are not pushed what they missed when they connect
 	System bool    // may send wherever they want
+	Told   []uint8 // device flags of which the application was told that they are online
 }
 
 // Token returns the token of a device flag, or nil.
@@ -80,7 +81,7 @@ func (a *Account) IsSystem() bool { return a != nil && a.System }
 
 // Empty reports whether there is nothing to be kept.
 func (a *Account) Empty() bool {
-	return a == nil || len(a.Tokens) == 0 && len(a.Silent) == 0 && !a.System
+	return a == nil || len(a.Tokens) == 0 && len(a.Silent) == 0 && !a.System && len(a.Told) == 0
 }
 
 // UserOp says what a KindUser record does.
@@ -99,12 +100,16 @@ const (
 	// being pushed it when they connect, OpPushed ends that.
 	OpSilent UserOp = 5
 	OpPushed UserOp = 6
+	// OpCame says that the application was told that devices of a flag are online,
+	// OpWent that they no longer are.
+	OpCame UserOp = 7
+	OpWent UserOp = 8
 )
 
 // UserChange is what a KindUser record does to the user FromUID.
 type UserChange struct {
 	Op    UserOp
-	Token Token // all of it with OpToken; Device with OpQuit, OpSilent, OpPushed
+	Token Token // all of it with OpToken; Device with OpQuit, OpSilent, OpPushed, OpCame, OpWent
 }
 
 const userChangeSize = 35
@@ -123,7 +128,7 @@ func AppendUserChange(dst []byte, c *UserChange) []byte {
 
 // DecodeUserChange reads what AppendUserChange wrote.
 func DecodeUserChange(src []byte) (c UserChange, err error) {
-	if len(src) != userChangeSize || src[0] < byte(OpToken) || src[0] > byte(OpPushed) {
+	if len(src) != userChangeSize || src[0] < byte(OpToken) || src[0] > byte(OpWent) {
 		return c, fmt.Errorf("%w: a change of a user has %d bytes, expected %d", ErrRecord, len(src), userChangeSize)
 	}
 	c = UserChange{Op: UserOp(src[0]), Token: Token{Device: src[1], Level: src[2]}}

@@ -172,24 +172,37 @@ func what(m *message.Member) (bits byte) {
 
 // An account, with n as varints:
 //
-//	+---------+-----------+----------------------------+----------------------+
-//	| version | system u8 | tokens n, each: device u8, | silent n, each:      |
-//	| 2       | 0 or 1    | level u8, salt 16, hash 16 | device u8            |
-//	+---------+-----------+----------------------------+----------------------+
+//	+---------+-----------+----------------------------+-----------------+---------------+
+//	| version | what u8   | tokens n, each: device u8, | silent n, each: | with whatTold |
+//	| 2       |           | level u8, salt 16, hash 16 | device u8       | told n, same  |
+//	+---------+-----------+----------------------------+-----------------+---------------+
 func appendAccount(dst []byte, a *message.Account) []byte {
-	system := byte(0)
+	what := byte(0)
 	if a.System {
-		system = 1
+		what |= whatSystem
 	}
-	dst = binary.AppendUvarint(append(dst, 2, system), uint64(len(a.Tokens)))
+	if len(a.Told) > 0 {
+		what |= whatTold
+	}
+	dst = binary.AppendUvarint(append(dst, 2, what), uint64(len(a.Tokens)))
 	for i := range a.Tokens {
 		t := &a.Tokens[i]
 		dst = append(dst, t.Device, t.Level)
 		dst = append(dst, t.Salt[:]...)
 		dst = append(dst, t.Hash[:]...)
 	}
-	return append(binary.AppendUvarint(dst, uint64(len(a.Silent))), a.Silent...)
+	dst = append(binary.AppendUvarint(dst, uint64(len(a.Silent))), a.Silent...)
+	if len(a.Told) > 0 {
+		dst = append(binary.AppendUvarint(dst, uint64(len(a.Told))), a.Told...)
+	}
+	return dst
 }
+
+// What an account has.
+const (
+	whatSystem = 1 << iota
+	whatTold
+)
 
 func appendHooks(on bool) []byte {
 	if on {
@@ -203,7 +216,8 @@ func decodeAccount(src []byte) (*message.Account, error) {
 		return nil, err
 	}
 	d := decoder{rest: src[1:]}
-	a := &message.Account{System: d.byte() == 1}
+	what := d.byte()
+	a := &message.Account{System: what&whatSystem != 0}
 	for range d.count(34) {
 		t := message.Token{Device: d.byte(), Level: d.byte()}
 		copy(t.Salt[:], d.bytes(16))
@@ -211,6 +225,9 @@ func decodeAccount(src []byte) (*message.Account, error) {
 		a.Tokens = append(a.Tokens, t)
 	}
 	a.Silent = append(a.Silent, d.bytes(d.count(1))...)
+	if what&whatTold != 0 {
+		a.Told = append(a.Told, d.bytes(d.count(1))...)
+	}
 	if d.bad || len(d.rest) > 0 {
 		return nil, fmt.Errorf("%w: an account of %d bytes", errFormat, len(src))
 	}
