@@ -36,6 +36,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.CounterFunc("gatepost_webhook_posts_total", "Requests to the webhook that were answered with 2xx.", hook.Posts.Load)
 	r.CounterFunc("gatepost_webhook_failures_total", "Requests to the webhook that failed and are made again.", hook.Failures.Load)
 	r.CounterFunc("gatepost_webhook_messages_total", "Messages that the application was told of.", hook.Messages.Load)
+	r.CounterFunc("gatepost_webhook_lost_total", "Messages that were dropped from the store before the application was told of them.", hook.Lost.Load)
 	r.GaugeFunc("gatepost_webhook_trouble", "1 while the webhook does not answer.", func() float64 {
 		if hook.Failing.Load() {
 			return 1

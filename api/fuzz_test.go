@@ -44,7 +44,7 @@ func FuzzRequests(f *testing.F) {
 				}
 			}
 		}
-		r := httptest.NewRequest(method, path, strings.NewReader(string(asked)))
+		r := newRequest(method, path, strings.NewReader(string(asked)))
 		if method == "GET" {
 			r.URL.RawQuery = string(asked)
 		}

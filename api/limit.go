@@ -27,6 +27,8 @@ const (
 	// welcome is how long a new connection has for its first request while
 	// others wait for its place.
 	welcome = 250 * time.Millisecond
+	// idle is how long a connection may have nothing to say while others wait.
+	idle = time.Second
 	// guessPause is how long a wrong token waits for its answer: with as many
 	// connections as there may be, 640 guesses a second.
 	guessPause = 100 * time.Millisecond
@@ -53,14 +55,16 @@ func (s slots) limit(what string, next http.HandlerFunc) http.HandlerFunc {
 }
 
 // crowd is a listener with a bound. Who comes when it is full takes the place of
-// the stranger who is there longest; where there are only known ones, further
-// connections wait in the kernel's queue until one is closed. So connections that
-// never say a whole request, or none that is let in, keep nobody out.
+// the stranger who is there longest, or of who has had nothing to say for a while;
+// where there are only busy ones, the next of them that has its answer goes. So
+// connections that never say a whole request, or none that is let in, keep nobody
+// out, and a large pool of busy ones does not either.
 type crowd struct {
 	net.Listener
 	room   chan struct{}
 	closed chan struct{}
 	once   sync.Once
+	full   atomic.Bool // somebody waits
 
 	mu        sync.Mutex
 	all       []*guest // as they came; guarded by mu
@@ -76,12 +80,12 @@ func (c *crowd) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer c.full.Store(false)
 	for {
-		var again <-chan time.Time // never, if only known ones are there
+		var again <-chan time.Time
 		if len(c.room) == cap(c.room) {
-			if wait, ok := c.displace(); ok {
-				again = time.After(wait)
-			}
+			c.full.Store(true)
+			again = time.After(c.displace())
 		}
 		select {
 		case c.room <- struct{}{}:
@@ -95,7 +99,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 }
 
 func (c *crowd) admit(conn net.Conn) *guest {
-	g := &guest{Conn: conn, came: time.Now()}
+	g := &guest{Conn: conn, crowd: c, came: time.Now()}
 	g.leave = sync.OnceFunc(func() { c.remove(g) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,23 +107,32 @@ func (c *crowd) admit(conn net.Conn) *guest {
 	return g
 }
 
-// displace closes the oldest stranger, or says for how long that one still has
-// time. ok: there is one.
-func (c *crowd) displace() (wait time.Duration, ok bool) {
+// displace closes the oldest stranger, or else who has been idle for longest, and
+// returns when to try it again.
+func (c *crowd) displace() (again time.Duration) {
+	now := time.Now()
 	c.mu.Lock()
-	i := slices.IndexFunc(c.all, func(g *guest) bool { return !g.known.Load() })
-	if i < 0 {
-		c.mu.Unlock()
-		return 0, false
+	var who *guest
+	again = welcome
+	if i := slices.IndexFunc(c.all, func(g *guest) bool { return !g.known.Load() }); i >= 0 {
+		if again = welcome - now.Sub(c.all[i].came); again <= 0 {
+			who = c.all[i]
+		}
+	} else {
+		since := now.Add(-idle).UnixNano()
+		for _, g := range c.all {
+			if at := g.idle.Load(); at != 0 && at <= since {
+				who, since = g, at
+			}
+		}
 	}
-	g := c.all[i]
 	c.mu.Unlock()
-	if wait = welcome - time.Since(g.came); wait > 0 {
-		return wait, true
+	if who != nil {
+		c.displaced.Add(1)
+		_ = who.Close() // it did not get far, or has all its answers
+		return 0
 	}
-	c.displaced.Add(1)
-	_ = g.Close() // whoever it is did not get far
-	return 0, true
+	return again
 }
 
 func (c *crowd) remove(g *guest) {
@@ -137,9 +150,11 @@ func (c *crowd) Close() error {
 // guest is a connection that makes room when it is closed.
 type guest struct {
 	net.Conn
+	crowd *crowd
 	came  time.Time
 	leave func()
-	known atomic.Bool // a request on it was let in
+	known atomic.Bool  // a request on it was let in
+	idle  atomic.Int64 // unix ns since which it has all its answers; 0: it has not
 }
 
 func (g *guest) Close() error {
@@ -152,11 +167,28 @@ type guestKey struct{}
 
 // remember puts a connection into the context of its requests.
 func remember(ctx context.Context, conn net.Conn) context.Context {
-	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = over.NetConn()
-	}
-	if g, ok := conn.(*guest); ok {
+	if g := guestOf(conn); g != nil {
 		return context.WithValue(ctx, guestKey{}, g)
 	}
 	return ctx
+}
+
+// notice notes when a connection has all its answers.
+func notice(conn net.Conn, state http.ConnState) {
+	if g := guestOf(conn); g != nil {
+		at := int64(0)
+		if state == http.StateIdle {
+			at = time.Now().UnixNano()
+		}
+		g.idle.Store(at)
+	}
+}
+
+// guestOf returns nil for what no crowd has let in.
+func guestOf(conn net.Conn) *guest {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = over.NetConn()
+	}
+	g, _ := conn.(*guest)
+	return g
 }

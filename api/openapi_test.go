@@ -160,7 +160,7 @@ func TestExamplesAreTaken(t *testing.T) {
 			}
 			target, body := o.example(path)
 			w := httptest.NewRecorder()
-			s.http.Handler.ServeHTTP(w, httptest.NewRequest(strings.ToUpper(method), target, strings.NewReader(body)))
+			s.http.Handler.ServeHTTP(w, newRequest(strings.ToUpper(method), target, strings.NewReader(body)))
 			if w.Code != want || o.Responses[fmt.Sprint(w.Code)] == nil {
 				t.Errorf("%s %s %s: %d %s, want %d, and described", method, target, body, w.Code, w.Body, want)
 			}
@@ -230,7 +230,7 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 		}
 		var into reflect.Type
 		target, body := o.example(path)
-		r := httptest.NewRequest("POST", target, strings.NewReader(body))
+		r := newRequest("POST", target, strings.NewReader(body))
 		ctx := context.WithValue(r.Context(), bodies{}, func(c any) { into = reflect.TypeOf(c).Elem() })
 		s.http.Handler.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
 		if into == nil {
@@ -273,7 +273,7 @@ func TestNothingIsAnsweredInJSON(t *testing.T) {
 		{"DELETE", "/channel/whitelist", "GET, HEAD is possible", "GET, HEAD", 405},
 	} {
 		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader("{}")))
+		s.http.Handler.ServeHTTP(w, newRequest(c.method, c.path, strings.NewReader("{}")))
 		var said struct {
 			Status int
 			Msg    string

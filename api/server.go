@@ -92,6 +92,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       15 * time.Second,
 		ConnContext:       remember,
+		ConnState:         notice,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}

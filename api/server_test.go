@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -54,7 +55,7 @@ func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 
 func post(s *Server, path, body string) (code int, text string) {
 	w := httptest.NewRecorder()
-	s.http.Handler.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
+	s.http.Handler.ServeHTTP(w, newRequest("POST", path, strings.NewReader(body)))
 	return w.Code, w.Body.String()
 }
 
@@ -142,18 +143,18 @@ func TestRequestsWaitForASlot(t *testing.T) {
 	inside, leave := make(chan struct{}), make(chan struct{})
 	h := s.limit("things", func(http.ResponseWriter, *http.Request) { inside <- struct{}{}; <-leave })
 	for range 2 {
-		go h(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+		go h(httptest.NewRecorder(), newRequest("GET", "/", nil))
 		<-inside
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	w := httptest.NewRecorder()
-	h(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+	h(w, newRequest("GET", "/", nil).WithContext(ctx))
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "2 things are under way") {
 		t.Errorf("without a slot: %d %s", w.Code, w.Body)
 	}
 	leave <- struct{}{} // one ends, and the next comes in
-	go h(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	go h(httptest.NewRecorder(), newRequest("GET", "/", nil))
 	<-inside
 	close(leave)
 }
@@ -247,9 +248,49 @@ func TestChannelsAreShown(t *testing.T) {
 		{"/history?group=g&uid=c", 403, "no member"},
 	} {
 		w := httptest.NewRecorder()
-		s.http.Handler.ServeHTTP(w, httptest.NewRequest("GET", c.path, nil))
+		s.http.Handler.ServeHTTP(w, newRequest("GET", c.path, nil))
 		if w.Code != c.code || !strings.Contains(w.Body.String(), c.text) {
 			t.Errorf("%s: %d %s; want %d and %q", c.path, w.Code, w.Body, c.code, c.text)
+		}
+	}
+}
+
+// newRequest is a request of a program on this machine.
+func newRequest(method, target string, body io.Reader) *http.Request {
+	r := httptest.NewRequest(method, target, body)
+	r.Host = "127.0.0.1:5001"
+	return r
+}
+
+// Without a token a page in a browser can do nothing: it says where it is from, or
+// came by a name.
+func TestOtherSitesAreTurnedAway(t *testing.T) {
+	for _, c := range []struct {
+		host, origin string
+		token        string
+		ok           bool
+	}{
+		{"localhost:5001", "", "", true},
+		{"127.0.0.1", "", "", true},
+		{"[::1]:5001", "", "", true},
+		{"127.0.0.1:5001", "http://127.0.0.1:5001", "", true},
+		{"127.0.0.1:5001", "https://example.org", "", false},
+		{"127.0.0.1:5001", "http://127.0.0.1:80", "", false},
+		{"127.0.0.1:5001", "null", "", false},
+		{"rebound.example.org:5001", "", "", false},
+		{"rebound.example.org:5001", "http://rebound.example.org:5001", "", false},
+		{"box.example.org", "https://example.org", "a token of the application", true},
+	} {
+		r := newRequest("POST", "/channel", strings.NewReader("{}"))
+		r.Host = c.host
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		r.Header.Set("token", c.token)
+		reached := false
+		guard(c.token, new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })).ServeHTTP(httptest.NewRecorder(), r)
+		if reached != c.ok {
+			t.Errorf("Host %q, Origin %q, token %q: reached is %t", c.host, c.origin, c.token, reached)
 		}
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -41,7 +43,13 @@ func guard(token string, wrong *atomic.Int64, next http.Handler) http.Handler {
 		}
 		// Of the same length whatever was given, so that the time says nothing.
 		got := sha256.Sum256([]byte(given))
+		if g, ok := r.Context().Value(guestKey{}).(*guest); ok && g.crowd.full.Load() {
+			w.Header().Set("Connection", "close") // others wait for its place
+		}
 		switch {
+		case token == "" && !local(r):
+			fail(w, http.StatusUnauthorized, errors.New("without a token (api.token_file) requests come from this machine and name it: localhost or an address as Host, no other site as Origin"))
+			return
 		case token == "" || subtle.ConstantTimeCompare(got[:], want[:]) == 1:
 			if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
 				g.known.Store(true)
@@ -53,6 +61,24 @@ func guard(token string, wrong *atomic.Int64, next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// local says whether a request without a token may come from a program on this
+// machine: a page in a browser names its own site, or a name that it has made lead
+// here.
+func local(r *http.Request) bool {
+	name := func(host string) bool {
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")) != nil
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return name(r.Host)
+	}
+	u, err := url.Parse(origin)
+	return err == nil && u.Host == r.Host && name(r.Host)
 }
 
 // turnAway answers a request that has no token or a wrong one, and ends its

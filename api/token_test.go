@@ -46,7 +46,7 @@ func TestAToken(t *testing.T) {
 		{"/health", "", "", 200},
 		{"/health/../varz", "", "", 401},
 	} {
-		r := httptest.NewRequest("GET", c.path, nil)
+		r := newRequest("GET", c.path, nil)
 		if c.name != "" {
 			r.Header.Set(c.name, c.value)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type WebhookStats struct {
 	Posts    atomic.Int64 // requests that were answered with 2xx
 	Failures atomic.Int64 // those that were not, and are made again
 	Messages atomic.Int64 // that the application was told of
+	Lost     atomic.Int64 // that were dropped before it was
 	Failing  atomic.Bool  // the last request failed
 }
 
@@ -57,9 +59,25 @@ type Webhook struct {
 	archive Archive
 	app     application
 	stats   WebhookStats
+	refused []refused // in the order of their times
+
+	said atomic.Int64 // unix ns when warn said something last
 }
 
+// refused is a channel whose messages the application does not take.
+type refused struct {
+	channel *message.Channel
+	until   time.Time // then it is asked to again
+}
+
+// errRefused says that the application was reached and does not take what it was
+// told, and would not if it was told again at once.
+var errRefused = errors.New("the application refuses it")
+
 const (
+	// refusedFor is how many timeouts of a request a channel waits whose messages
+	// were refused; the others go on.
+	refusedFor   = 3
 	hookChannels = 8         // channels of one round
 	hookMessages = 100       // messages of a channel in a round, and of one request
 	hookBytes    = 256 << 10 // of them in a channel, but always one message
@@ -103,6 +121,8 @@ func (h *Webhook) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-h.again(ctx):
+			continue
 		case <-lapse:
 			lapse = nil
 			if h.core.Lapse(ctx) != nil {
@@ -143,40 +163,87 @@ func (h *Webhook) round(ctx context.Context) (more bool, err error) {
 	if err != nil || len(work) == 0 {
 		return false, err
 	}
-	var notes []stored
+	told, entries := make([]uint64, len(work)), make([][]stored, len(work))
+	results := make([]error, len(work)) // nil, errRefused, or the end
+	side := func(what func(i int) error) {
+		var channels sync.WaitGroup // side by side, each in its order
+		for i := range work {
+			if results[i] == nil {
+				channels.Go(func() { results[i] = what(i) })
+			}
+		}
+		channels.Wait()
+	}
+	for i := range work {
+		told[i], entries[i] = h.read(&work[i])
+	}
+	if h.o.Offline {
+		side(func(i int) error { return h.offline(ctx, work[i].Channel, entries[i]) })
+	}
+	if h.o.Notify {
+		var all []stored
+		for i := range work {
+			if results[i] == nil {
+				all = append(all, entries[i]...)
+			}
+		}
+		if err := h.notify(ctx, all); errors.Is(err, errRefused) { // it is one of them
+			side(func(i int) error { return h.notify(ctx, entries[i]) })
+		}
+	}
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
 	var records []message.Record
-	var channels sync.WaitGroup // side by side, each in its order
-	failed := make([]error, len(work))
 	for i := range work {
-		told, entries := h.read(&work[i])
-		if h.o.Offline {
-			channels.Go(func() { failed[i] = h.offline(ctx, work[i].Channel, entries) })
+		ch := work[i].Channel
+		if results[i] != nil {
+			h.refused = append(h.refused, refused{ch, time.Now().Add(refusedFor * h.o.Timeout)})
+			continue
 		}
-		notes = append(notes, entries...)
-		records = append(records, message.Record{Kind: message.KindCursor, ChannelType: work[i].Channel.Type,
-			ChannelID: []byte(work[i].Channel.ID), MessageID: int64(told), Timestamp: time.Now().UnixMilli()})
-	}
-	channels.Wait()
-	if err := errors.Join(failed...); err != nil {
-		return false, err
-	}
-	for rest := notes; h.o.Notify && len(rest) > 0; {
-		n := min(len(rest), hookMessages)
-		if err := h.post(ctx, EventNotify, rest[:n]); err != nil {
+		h.stats.Messages.Add(int64(len(entries[i])))
+		records = append(records, message.Record{Kind: message.KindCursor, ChannelType: ch.Type,
+			ChannelID: []byte(ch.ID), MessageID: int64(told[i]), Timestamp: time.Now().UnixMilli()})
+		if err := h.core.Told(ctx, ch, told[i]); err != nil {
 			return false, err
 		}
-		rest = rest[n:]
 	}
-	h.stats.Messages.Add(int64(len(notes)))
-	for i := range work {
-		if err := h.core.Told(ctx, work[i].Channel, uint64(records[i].MessageID)); err != nil {
-			return false, err
-		}
+	if len(records) == 0 {
+		return true, nil
 	}
 	if err := h.propose(records); err != nil { // it is told once more after a crash
 		h.o.Logger.Debug("positions of the webhook are not in the log", "err", err)
 	}
 	return true, nil
+}
+
+// notify tells of messages, some at a time.
+func (h *Webhook) notify(ctx context.Context, all []stored) error {
+	for len(all) > 0 {
+		n := min(len(all), hookMessages)
+		if err := h.post(ctx, EventNotify, all[:n]); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// again gives back the channels whose messages were refused long enough ago, and
+// says when the next one is.
+func (h *Webhook) again(ctx context.Context) (next <-chan time.Time) {
+	now := time.Now()
+	for len(h.refused) > 0 && !now.Before(h.refused[0].until) {
+		if h.core.Told(ctx, h.refused[0].channel, 0) != nil {
+			return nil
+		}
+		h.refused = h.refused[1:]
+	}
+	if len(h.refused) == 0 {
+		h.refused = nil
+		return nil
+	}
+	return time.After(h.refused[0].until.Sub(now))
 }
 
 // read returns the next messages of a channel and up to which sequence that is.
@@ -185,6 +252,10 @@ func (h *Webhook) read(w *broker.Work) (told uint64, all []stored) {
 	defer page.Batch.Release()
 	if err != nil {
 		h.o.Logger.Error("the application is not told of messages that cannot be read", "channel", w.Channel.ID, "from", w.From, "lost", page.Lost, "err", err)
+	}
+	if lost := min(page.First, w.Last+1); lost > w.From { // retention was faster
+		h.stats.Lost.Add(int64(lost - w.From))
+		h.warn("messages were dropped before the application was told of them: store.budget or the rule of their channel is too little for as long as it did not answer", "channel", w.Channel.ID, "from", w.From, "to", lost-1, "so_far", h.stats.Lost.Load())
 	}
 	found := past{}
 	found.take(page, w.Last)
@@ -269,8 +340,8 @@ func (h *Webhook) statuses(ctx context.Context) bool {
 	return true
 }
 
-// post makes a request again and again until it is answered with 2xx, and fails
-// only when ctx ends.
+// post makes a request again and again until it is answered with 2xx. It fails when
+// ctx ends, and with errRefused.
 func (h *Webhook) post(ctx context.Context, event string, body any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -290,15 +361,34 @@ func (h *Webhook) post(ctx context.Context, event string, body any) error {
 			return ctx.Err()
 		}
 		h.stats.Failures.Add(1)
+		var answer *statusError
+		if event != EventStatus && errors.As(err, &answer) && unfit(answer.status) {
+			h.warn("the application refuses messages; their channel waits and is told again, the others go on", "event", event, "err", err)
+			return errRefused
+		}
 		h.stats.Failing.Store(true)
 		if now := time.Now(); now.Sub(said) >= backOffMost {
 			said = now
-			h.o.Logger.Warn("the application is not told: its webhook failed and is tried again; nothing is lost, what is behind waits", "event", event, "err", err)
+			h.o.Logger.Warn("the application is not told: its webhook failed and is tried again; what is behind waits in the store", "event", event, "err", err)
 		}
 		// Spread, so that many boxes do not come back at the same moment.
 		if !pause(ctx, wait/2+rand.N(wait)) {
 			return ctx.Err()
 		}
+	}
+}
+
+// unfit says whether a status speaks of what is in a request, not of who makes it
+// or of the application.
+func unfit(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusRequestEntityTooLarge || status == http.StatusUnprocessableEntity
+}
+
+// warn says something once in a while.
+func (h *Webhook) warn(text string, args ...any) {
+	now := time.Now().UnixNano()
+	if said := h.said.Load(); now-said >= int64(backOffMost) && h.said.CompareAndSwap(said, now) {
+		h.o.Logger.Warn(text, args...)
 	}
 }
 

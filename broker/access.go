@@ -158,10 +158,10 @@ func (a *Access) limited(typ uint8, channelID, uid []byte) uint8 {
 	}
 	if r := a.rules(typ, channelID); r != nil {
 		switch {
-		case r.info&message.InfoDisband != 0:
-			return message.ReasonDisband
 		case r.info&message.InfoBan != 0:
 			return message.ReasonBan
+		case r.info&message.InfoDisband != 0:
+			return message.ReasonDisband
 		}
 	}
 	return message.ReasonSuccess
@@ -194,6 +194,9 @@ func (a *Access) exists(typ uint8, channelID []byte, r *rules) uint8 {
 
 // mayReach says whether one person may send to another.
 func (a *Access) mayReach(to, from []byte) uint8 {
+	if a.systems.Load() > 0 && a.Account(to).IsSystem() {
+		return message.ReasonSuccess // everybody may write to the system's users
+	}
 	r := a.rules(message.ChannelPerson, to)
 	if r != nil {
 		if _, ok := r.deny[string(from)]; ok {

@@ -300,7 +300,7 @@ func TestMembersComeAndGo(t *testing.T) {
 		r.ChannelType = message.ChannelGroup
 		return r
 	}
-	b.expect("no such group", b.commit(group(message.OpAdd, "g", "a"), false, nil), "ack 5 seq 0 id 0")
+	b.expect("no such group", b.commit(group(message.OpRemove, "g", "a"), false, nil), "ack 5 seq 0 id 0")
 	b.expect("create", b.commit(group(message.OpCreate, "g", "a", "b"), false, nil), "ack 1 seq 0 id 0")
 	b.commit(say("a", "1"), false, nil)
 	b.commit(group(message.OpAdd, "g", "c"), false, nil)

@@ -23,7 +23,7 @@ func (b *Broker) change(r *message.Record) uint8 {
 // makes reports whether an operation makes the channel if it is new.
 func makes(op message.ChangeOp) bool {
 	switch op {
-	case message.OpAdd, message.OpRemove, message.OpDelete, message.OpAddGuests:
+	case message.OpRemove, message.OpDelete:
 		return false
 	}
 	return true
@@ -249,7 +249,7 @@ func (b *Broker) changeConversation(r *message.Record) uint8 {
 	u := b.users[string(r.FromUID)]
 	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
 	if u == nil || ch == nil || u.in.get(ch) == nil {
-		return message.ReasonChannelNotExist
+		return message.ReasonSuccess // there is nothing unread in it
 	}
 	m := u.in.get(ch)
 	if m.talk == nil {

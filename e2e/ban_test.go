@@ -95,3 +95,16 @@ func TestNumbersBelongToAChannel(t *testing.T) {
 		t.Errorf("%d messages for who is away", len(found.Messages))
 	}
 }
+
+// Who is added to a channel that is not there makes it.
+func TestSubscriberAddMakesTheChannel(t *testing.T) {
+	b := start(t, plain)
+	b.post("/channel/subscriber_add", map[string]any{"channel_id": "new", "channel_type": group, "subscribers": []string{"alice", "bob"}})
+	b.kill()
+	b.start()
+	bob := b.must(t, dialer{uid: "bob"})
+	if a := b.must(t, dialer{uid: "alice"}).send(t, send{channel: "new", kind: group}, "x"); a.reason != reasonSuccess {
+		t.Fatalf("%+v", a)
+	}
+	bob.nextRecv(t)
+}

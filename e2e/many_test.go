@@ -74,11 +74,11 @@ func TestManyConnections(t *testing.T) {
 			low, rings := quiet(b), b.status("RssShmem")
 			all = append(all, crowd(t, b, first, total-first)...)
 			limit := int64(512 * (total - first))
-			if encrypted { // 450 to 500 bytes each measured; the key exchanges leave more garbage
-				limit = 576 * (total - first)
+			if encrypted { // 450 to 500 bytes each measured, 580 on a busy machine; the key exchanges leave more garbage
+				limit = 640 * (total - first)
 			}
 			high := quiet(b)
-			for range 3 { // what the logins left behind goes when others come and go
+			for range 8 { // what the logins left behind goes when others come and go
 				if high-low <= limit {
 					break
 				}

@@ -346,3 +346,65 @@ func TestWhoIsOnlineIsToldToTheEnd(t *testing.T) {
 		t.Errorf("alice came back and is said to have gone: %v", app.statuses)
 	}
 }
+
+// What the application refuses holds up its own channel, and that channel only; it
+// is told again, in order, once it is taken.
+func TestWebhookThatRefuses(t *testing.T) {
+	var mu sync.Mutex
+	took, refuses, tries := map[string][]uint64{}, true, 0
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var all []told
+		text, _ := io.ReadAll(r.Body)
+		if r.URL.Query().Get("event") != "msg.notify" || json.Unmarshal(text, &all) != nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, m := range all {
+			if refuses && string(m.Payload) == "poison" {
+				tries++
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+		}
+		for _, m := range all {
+			if got := took[m.Channel]; len(got) == 0 || m.Seq > got[len(got)-1] {
+				took[m.Channel] = append(got, m.Seq)
+			}
+		}
+	}))
+	defer app.Close()
+	b := start(t, plain, set("webhook.url", app.URL), set("webhook.timeout", "200ms"))
+	for i := range 3 {
+		b.channel(fmt.Sprint("g", i), "alice")
+	}
+	alice := b.must(t, dialer{uid: "alice"})
+	say := func(i int, text string) {
+		t.Helper()
+		if a := alice.send(t, send{channel: fmt.Sprint("g", i), kind: group}, text); a.reason != reasonSuccess {
+			t.Fatalf("%+v", a)
+		}
+	}
+	taken := func(i int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(took[fmt.Sprint("g", i)])
+	}
+	say(0, "good")
+	eventually(t, "the first is told", func() bool { return taken(0) == 1 })
+	say(0, "poison")
+	for range 50 {
+		for i := range 3 {
+			say(i, "good")
+		}
+	}
+	eventually(t, "the other channels are told", func() bool { return taken(1) == 50 && taken(2) == 50 })
+	eventually(t, "it is tried again", func() bool { mu.Lock(); defer mu.Unlock(); return tries > 4 })
+	if n := taken(0); n != 1 {
+		t.Errorf("%d messages of the channel were taken, want 1 while its second is refused", n)
+	}
+	mu.Lock()
+	refuses = false
+	mu.Unlock()
+	eventually(t, "the rest is told", func() bool { return taken(0) == 52 })
+}
