@@ -73,6 +73,9 @@ func checkName(field, name string) error {
 	if strings.TrimSpace(name) == "" || len(name) > maxName || strings.ContainsAny(name, "@#&") {
 		return fmt.Errorf("%s must have 1 to %d bytes, not only spaces, and none of @ # &; it has %d", field, maxName, len(name))
 	}
+	if message.Reserved([]byte(name)) {
+		return fmt.Errorf("%s ends like the id of a channel of events or commands", field)
+	}
 	return nil
 }
 
@@ -121,6 +124,13 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 	}, nil
 }
 
+// divert gives commands that are stored to the channel that is for them.
+func divert(r *message.Record) {
+	if r.Flags&wukong.FlagSyncOnce != 0 && r.Flags&wukong.FlagNoPersist == 0 {
+		r.ChannelID = message.CommandsOf(nil, r.ChannelID)
+	}
+}
+
 // storageID returns under which id a channel is kept.
 func storageID(channelType int, uid, id string) []byte {
 	if channelType == int(message.ChannelPerson) {
@@ -152,6 +162,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		refuse(w, reason, m.ID)
 		return
 	}
+	divert(&record)
 	answers, status, err := s.commit(r.Context(), []message.Record{record}, m.Header.NoPersist == 1)
 	switch {
 	case err != nil && status == 0: // who asked is gone
@@ -256,6 +267,7 @@ func (s *Server) sendMany(w http.ResponseWriter, r *http.Request, m *outgoing) (
 			failed, reasons = append(failed, m.Subscribers[i]), append(reasons, wukong.Reason(reason).String())
 			continue
 		}
+		divert(&records[i])
 		admitted, to = append(admitted, records[i]), append(to, m.Subscribers[i])
 	}
 	if len(admitted) > 0 {

@@ -261,9 +261,10 @@ func (h *Webhook) read(w *broker.Work) (told uint64, all []stored) {
 	found.take(page, w.Last)
 	for i := range found.Messages {
 		e := found.Messages[i : i+1]
-		p := place{ID: w.Channel.ID, Type: int(w.Channel.Type)}
+		shown := message.ShownID([]byte(w.Channel.ID))
+		p := place{ID: string(shown), Type: int(w.Channel.Type)}
 		if w.Channel.Type == message.ChannelPerson {
-			p.ID = string(wukong.PersonPeer([]byte(w.Channel.ID), []byte(e[0].From)))
+			p.ID = string(wukong.PersonPeer(shown, []byte(e[0].From)))
 		}
 		all = append(all, p.show(e)...)
 	}

@@ -135,6 +135,13 @@ func (b *Broker) Restore(r *message.Restored) {
 	for i := range r.Channels {
 		b.restore(&r.Channels[i])
 	}
+	for _, ch := range b.channels {
+		if base := message.CommandsChannel([]byte(ch.ID)); base != nil {
+			if of := b.channels[string(b.channelKey(ch.Type, base))]; of != nil {
+				of.commands = ch
+			}
+		}
+	}
 }
 
 // Ready says that nothing more is replayed. From now on Access may be asked.

@@ -604,3 +604,17 @@ func (nothing) Checkpoint(*message.Snapshot, bool) bool        { return true }
 func (nothing) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
 	return nil, nil
 }
+
+func TestCommandsAreAChannelOfTheirOwn(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	order := func(no string) message.Record {
+		r := say("a", "g"+"____cmd", no)
+		r.ChannelType, r.Flags = message.ChannelGroup, message.FlagServer
+		return r
+	}
+	b.commit(group(message.OpCreate, "g", "a", "b"), false, nil)
+	b.expect("the first", b.commit(order("1"), false, nil), "ack 1 seq 1 id 2")
+	b.expect("who sent it gets it as others do", b.online("a", 1, 0, ""), "missed by 1: 1 to 1")
+	b.expect("others", b.online("b", 2, 0, ""), "missed by 2: 1 to 1")
+	b.expect("the second", b.commit(order("2"), false, nil), "ack 1 seq 2 id 3", "push to 1 seq 2", "push to 2 seq 2")
+}

@@ -68,6 +68,7 @@ func (b *Broker) changeChannel(r *message.Record) uint8 {
 	default:
 		b.limitChannel(ch, op, names)
 	}
+	b.mirror(ch)
 	b.publishRules(ch)
 	b.touch(ch)
 	if isPerson(ch.Type, r.ChannelID) && ch.limits != nil && ch.limits.info&message.InfoBan != 0 {
@@ -102,6 +103,9 @@ func (b *Broker) leaveBut(ch *channel, uids []string) {
 func (b *Broker) remove(ch *channel) {
 	if events := b.channels[string(b.channelKey(ch.Type, message.EventsOf(nil, []byte(ch.ID))))]; events != nil {
 		b.remove(events)
+	}
+	if ch.commands != nil {
+		b.remove(ch.commands)
 	}
 	b.leaveBut(ch, nil)
 	delete(b.channels, string(b.channelKey(ch.Type, []byte(ch.ID))))

@@ -17,7 +17,7 @@ func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
 	var seq uint64
 	if !batch.Volatile() {
 		if id, _ := r.Stream(); len(id) > 0 {
-			k := b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, id)
+			k := b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, append(append(append([]byte(nil), r.ClientMsgNo...), 0), id...))
 			if first, ok := b.dedup.first(k); ok {
 				b.stats.Duplicates.Add(1)
 				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)

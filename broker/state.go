@@ -17,10 +17,13 @@ type channel struct {
 	members []*membership
 	keep    *message.Keep
 	limits  *limits // nil: none
-	told    uint64  // how far the application was told of it
-	changed bool    // is in Broker.changed
-	gone    bool    // deleted
-	waiting bool    // is in Broker.hooks.waiting, or with who took it from there
+	// commands is the channel of its commands, nil as long as there was none. Its
+	// members are those of the channel.
+	commands *channel
+	told     uint64 // how far the application was told of it
+	changed  bool   // is in Broker.changed
+	gone     bool   // deleted
+	waiting  bool   // is in Broker.hooks.waiting, or with who took it from there
 }
 
 // limits are what is set of a channel as a whole.
@@ -156,8 +159,14 @@ func (b *Broker) user(uid string) *user {
 // first use.
 func (b *Broker) channel(typ uint8, id []byte) *channel {
 	ch := b.channels[string(b.channelKey(typ, id))]
-	if ch != nil || !message.SelfMade(typ) || message.EventsChannel(id) != nil {
+	if ch != nil {
 		return ch
+	}
+	if base := message.CommandsChannel(id); base != nil {
+		return b.newCommands(b.channel(typ, base), id)
+	}
+	if !message.SelfMade(typ) || message.EventsChannel(id) != nil {
+		return nil
 	}
 	if x, y, ok := strings.Cut(string(id), "@"); message.Pair(typ) && (!ok || x == "" || y == "") {
 		return nil
@@ -169,10 +178,38 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 	return ch
 }
 
+// newCommands makes the channel of a channel's commands, nil if there is no such
+// channel.
+func (b *Broker) newCommands(of *channel, id []byte) *channel {
+	if of == nil {
+		return nil
+	}
+	of.commands = b.newChannel(of.Type, id)
+	b.mirror(of)
+	return of.commands
+}
+
+// mirror makes the members of a channel those of its commands.
+func (b *Broker) mirror(ch *channel) {
+	if ch.commands == nil {
+		return
+	}
+	uids := make([]string, 0, len(ch.members))
+	for _, m := range ch.members {
+		uids = append(uids, m.user.uid)
+	}
+	b.leaveBut(ch.commands, uids)
+	for _, m := range ch.members {
+		own, _ := b.join(ch.commands, m.user)
+		own.guest = m.guest
+	}
+	b.touch(ch.commands)
+}
+
 // joinNamed makes those whom the id of a channel names its members: the two of a
 // pair, or a visitor.
 func (b *Broker) joinNamed(ch *channel) {
-	x, y, pair := strings.Cut(ch.ID, "@")
+	x, y, pair := strings.Cut(string(message.ShownID([]byte(ch.ID))), "@")
 	b.join(ch, b.user(x))
 	if pair {
 		b.join(ch, b.user(y)) // x == y: a user's notes to themselves
@@ -255,7 +292,7 @@ func (b *Broker) leave(ch *channel, u *user) {
 // publishRules tells admission what holds for a channel now. Channels that are
 // there with their first message need none while nothing is set of them.
 func (b *Broker) publishRules(ch *channel) {
-	if message.EventsChannel([]byte(ch.ID)) != nil {
+	if message.Reserved([]byte(ch.ID)) {
 		return // nobody sends there
 	}
 	if message.Pair(ch.Type) && ch.limits == nil {

@@ -52,8 +52,8 @@ func CheckChannelID(t uint8, id []byte) error {
 	switch {
 	case len(bytes.TrimSpace(id)) == 0:
 		return errors.New("it is empty")
-	case EventsChannel(id) != nil:
-		return fmt.Errorf("it ends in %s, which is for events", eventsSuffix)
+	case Reserved(id):
+		return fmt.Errorf("it ends in %s or %s, which are for events and commands", eventsSuffix, commandsSuffix)
 	case bytes.ContainsAny(id, odd):
 		return fmt.Errorf("it has one of %q", odd)
 	case t == ChannelAgent && !isPair(id):
@@ -83,6 +83,41 @@ func EventsChannel(id []byte) []byte {
 		return base
 	}
 	return nil
+}
+
+// commandsSuffix is what the id of a channel's commands has behind that of the
+// channel.
+const commandsSuffix = "____cmd"
+
+// CommandsOf appends the storage id of a channel's commands: what the application
+// sends with SyncOnce and has stored. They are a channel of their own, with the same
+// members and sequences of their own, so that nobody has unread commands or finds
+// them in the history.
+func CommandsOf(dst, channelID []byte) []byte {
+	return append(append(dst, channelID...), commandsSuffix...)
+}
+
+// CommandsChannel returns the channel whose commands a storage id is for, nil if it
+// is for none.
+func CommandsChannel(id []byte) []byte {
+	if base, ok := bytes.CutSuffix(id, []byte(commandsSuffix)); ok {
+		return base
+	}
+	return nil
+}
+
+// ShownID is the storage id under which clients know the channel of a message.
+func ShownID(id []byte) []byte {
+	if base := CommandsChannel(id); base != nil {
+		return base
+	}
+	return id
+}
+
+// Reserved reports whether a name ends like the id of a channel of events or
+// commands.
+func Reserved(name []byte) bool {
+	return bytes.HasSuffix(name, []byte(eventsSuffix)) || bytes.HasSuffix(name, []byte(commandsSuffix))
 }
 
 // Listed reports whether a channel of a type is a conversation of its members.

@@ -136,4 +136,6 @@ func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.
 const systemUID = "____system"
 
 // reserved reports whether a uid stands for the system itself.
-func reserved(uid string) bool { return uid == systemUID || uid == "____manager" }
+func reserved(uid string) bool {
+	return uid == systemUID || uid == "____manager" || message.Reserved([]byte(uid))
+}

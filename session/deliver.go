@@ -157,7 +157,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 		Flags:       r.Flags&keptFlags | dup,
 		Setting:     r.Setting,
 		FromUID:     r.FromUID,
-		ChannelID:   r.ChannelID,
+		ChannelID:   message.ShownID(r.ChannelID),
 		ChannelType: r.ChannelType,
 		Expire:      r.Expire,
 		ClientMsgNo: r.ClientMsgNo,
@@ -177,7 +177,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 		v.Flags &^= wukong.FlagRedDot // one's own message is not unread
 	}
 	if r.ChannelType == message.ChannelPerson { // of an agent's channel the id is the pair
-		v.ChannelID = wukong.PersonPeer(r.ChannelID, g.uid)
+		v.ChannelID = wukong.PersonPeer(v.ChannelID, g.uid)
 	}
 	switch {
 	case p.json():
@@ -339,7 +339,7 @@ func (g *Gate) due(k ack.Pending, last bool) {
 
 // belongs reports whether the user of a connection is a member of a channel now.
 func (g *Gate) belongs(p *peer, ch *message.Channel) bool {
-	return message.Pair(ch.Type) || g.access.IsMember(ch.Type, ch.ID, p.uid)
+	return message.Pair(ch.Type) || g.access.IsMember(ch.Type, string(message.ShownID([]byte(ch.ID))), p.uid)
 }
 
 // resend writes a push again, if it is still wanted.
