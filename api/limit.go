@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -13,7 +15,7 @@ import (
 
 // What HTTP may cost, so that it cannot take from the messages: 4 changes, 4
 // pages of history and 8 sends at a time are some 30 MiB at the very worst, a
-// connection some 20 KiB.
+// connection some 20 KiB, 50 while its body comes in.
 const (
 	maxConns    = 64
 	maxChanges  = 4
@@ -21,6 +23,7 @@ const (
 	maxSends    = 8
 	slotWait    = 5 * time.Second  // for others to finish
 	bodyTimeout = 10 * time.Second // for a body to come in
+	bodyHead    = 16 << 10         // bytes of it that come in before a slot is taken: most are whole then
 	// lostBody is how long the body of a request that is not let in is taken
 	// in, so that who sends it reads why.
 	lostBody = time.Second
@@ -38,9 +41,20 @@ const (
 type slots chan struct{}
 
 // limit returns a handler that waits for a slot, and says so when none comes
-// free.
+// free. A slot is for what is there: the body comes in before, unless it is long.
 func (s slots) limit(what string, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
+		body := r.Body
+		head, err := io.ReadAll(io.LimitReader(body, bodyHead))
+		rest := io.Reader(body)
+		if err != nil {
+			rest = failing{err}
+		}
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(head), rest), body}
 		ctx, cancel := context.WithTimeout(r.Context(), slotWait)
 		defer cancel()
 		select {
@@ -53,6 +67,11 @@ func (s slots) limit(what string, next http.HandlerFunc) http.HandlerFunc {
 		}
 	}
 }
+
+// failing is the end of a body that did not come in.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // crowd is a listener with a bound. Who comes when it is full takes the place of
 // the stranger who is there longest, or of who has had nothing to say for a while;

@@ -265,7 +265,7 @@ func (a *Access) Subscribers(typ uint8, channelID string) ([]string, bool) {
 // for it: not since the start, or longer ago than age, if that is not 0. It says so
 // once. Channels that need not be made are there.
 func (a *Access) Due(typ uint8, channelID []byte, now time.Time, age time.Duration) (known, due bool) {
-	if !message.KnownType(typ) || message.SelfMade(typ) {
+	if !message.KnownType(typ) || message.Named(typ) {
 		return true, false
 	}
 	r := a.channels[typ].find(maphash.Bytes(a.seed, channelID), channelID)

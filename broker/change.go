@@ -43,7 +43,7 @@ func (b *Broker) changeChannel(r *message.Record) uint8 {
 			return message.ReasonChannelNotExist
 		}
 		ch = b.newChannel(r.ChannelType, r.ChannelID)
-		if message.SelfMade(ch.Type) && !isPerson(ch.Type, r.ChannelID) {
+		if message.Named(ch.Type) && !isPerson(ch.Type, r.ChannelID) {
 			b.joinNamed(ch)
 		}
 	}

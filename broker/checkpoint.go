@@ -85,7 +85,7 @@ func (b *Broker) restore(st *message.ChannelState) {
 		own := ch.members[len(ch.members)-1]
 		own.joined, own.read, own.talk, own.guest = m.Joined, m.Read, m.Talk, m.Guest
 	}
-	if len(st.Members) == 0 && message.SelfMade(ch.Type) && !isPerson(ch.Type, []byte(ch.ID)) && message.EventsChannel([]byte(ch.ID)) == nil {
+	if len(st.Members) == 0 && message.Named(ch.Type) && !isPerson(ch.Type, []byte(ch.ID)) && message.EventsChannel([]byte(ch.ID)) == nil {
 		b.joinNamed(ch)
 		for _, m := range ch.members {
 			m.joined = 0

@@ -172,7 +172,9 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 		return nil
 	}
 	ch = b.newChannel(typ, id)
-	b.joinNamed(ch)
+	if message.Named(typ) {
+		b.joinNamed(ch)
+	}
 	b.publishRules(ch)
 	b.touch(ch)
 	return ch

@@ -108,3 +108,23 @@ func TestSubscriberAddMakesTheChannel(t *testing.T) {
 	}
 	bob.nextRecv(t)
 }
+
+// Anybody writes to a channel of customer service or of information, made or not.
+func TestPublicChannelsNeedNotBeMade(t *testing.T) {
+	b := start(t, plain)
+	alice := b.must(t, dialer{uid: "alice"})
+	for _, kind := range []byte{3, 6} {
+		for seq := uint32(1); seq <= 2; seq++ {
+			if a := alice.send(t, send{channel: "help", kind: kind}, "x"); a.reason != reasonSuccess || a.seq != seq {
+				t.Errorf("type %d: %+v", kind, a)
+			}
+		}
+	}
+	b.kill()
+	b.start()
+	alice = b.must(t, dialer{uid: "alice"})
+	if a := alice.send(t, send{channel: "help", kind: 3}, "x"); a.seq != 3 {
+		t.Errorf("after a kill: %+v", a)
+	}
+	alice.silent(t) // nobody is in it
+}

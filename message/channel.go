@@ -40,7 +40,11 @@ func Public(t uint8) bool { return t == ChannelService || t == ChannelInfo }
 func Pair(t uint8) bool { return t == ChannelPerson || t == ChannelAgent }
 
 // SelfMade reports whether a channel of a type is there with its first message.
-func SelfMade(t uint8) bool { return Pair(t) || t == ChannelVisitors }
+func SelfMade(t uint8) bool { return Named(t) || Public(t) }
+
+// Named reports whether the id of a channel of a type names members: two, or a
+// visitor.
+func Named(t uint8) bool { return Pair(t) || t == ChannelVisitors }
 
 // CheckChannelID says what is wrong with an id as clients and applications write
 // it: that of a person is their uid.
