@@ -125,6 +125,10 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ch, first, last := s.archive.Find(q.typ, q.id)
+	if _, there := s.core.Access().Info(q.typ, string(q.id)); ch == nil && !there && q.typ == message.ChannelGroup {
+		fail(w, http.StatusNotFound, fmt.Errorf("cannot read history: there is no group %q", q.id))
+		return
+	}
 	answer := past{ChannelID: string(q.id), ChannelType: q.typ, First: first, Last: last, Messages: []entry{}}
 	switch {
 	case ch == nil:

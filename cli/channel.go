@@ -84,7 +84,7 @@ func (c memberChange) run(ctx context.Context, env Env, args []string) error {
 	case *members == "" && !*every && !c.optional:
 		return f.wrong("--members is missing")
 	}
-	if c.field == "uids" && c.every == "" { // the broker would make one
+	if (c.field == "uids" || c.name == "add") && c.every == "" { // the broker would make one
 		if _, err := existing(ctx, *addr, id, *typ); err != nil {
 			return err
 		}

@@ -65,8 +65,8 @@ func TestCommandsAsk(t *testing.T) {
 	}{
 		{"channel create g --members a,b --reset", map[string]string{"POST /channel": done},
 			[]string{`POST /channel {"channel_id":"g","channel_type":2,"reset":1,"subscribers":["a","b"]}`}, "done\n"},
-		{"channel add g --type 9 --temp --members a", map[string]string{"POST /channel/subscriber_add": done},
-			[]string{`POST /channel/subscriber_add {"channel_id":"g","channel_type":9,"subscribers":["a"],"temp_subscriber":1}`}, "done\n"},
+		{"channel add g --type 9 --temp --members a", map[string]string{"GET /channel/info": `{"channel_id":"g","channel_type":9}`, "POST /channel/subscriber_add": done},
+			[]string{"GET /channel/info?channel_id=g&channel_type=9", `POST /channel/subscriber_add {"channel_id":"g","channel_type":9,"subscribers":["a"],"temp_subscriber":1}`}, "done\n"},
 		{"channel remove g --all", map[string]string{"POST /channel/subscriber_remove_all": done},
 			[]string{`POST /channel/subscriber_remove_all {"channel_id":"g","channel_type":2}`}, "done\n"},
 		{"channel deny g --members a", map[string]string{"GET /channel/info": ban, "POST /channel/blacklist_add": done},

@@ -24,6 +24,7 @@ func sendMessage(ctx context.Context, env Env, args []string) error {
 	to := f.String("to", "", "`UID` of the receiver")
 	group := f.String("group", "", "`ID` of the group")
 	volatile := f.Bool("no-persist", false, "do not store it: only who is online gets it")
+	asJSON := f.Bool("json", false, "print one JSON object per message")
 	device := f.device(0, "the kind of device that the token is for (app)")
 	tokenFile := f.tokenFile("the token of --uid")
 	words, err := f.parse(env, args)
@@ -57,12 +58,12 @@ func sendMessage(ctx context.Context, env Env, args []string) error {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	if len(words) > 0 {
-		return sendOne(env, c, &m, strings.Join(words, " "))
+		return sendOne(env, c, &m, strings.Join(words, " "), *asJSON)
 	}
 	lines := bufio.NewScanner(env.Stdin)
 	lines.Buffer(nil, wukong.MaxPayload)
 	for lines.Scan() {
-		if err := sendOne(env, c, &m, lines.Text()); err != nil {
+		if err := sendOne(env, c, &m, lines.Text(), *asJSON); err != nil {
 			return err
 		}
 	}
@@ -72,7 +73,7 @@ func sendMessage(ctx context.Context, env Env, args []string) error {
 	return nil
 }
 
-func sendOne(env Env, c *Client, m *wukong.Send, text string) error {
+func sendOne(env Env, c *Client, m *wukong.Send, text string, asJSON bool) error {
 	m.ClientSeq++
 	m.ClientMsgNo = []byte(randomHex(16))
 	m.Payload = []byte(text)
@@ -99,8 +100,11 @@ func sendOne(env Env, c *Client, m *wukong.Send, text string) error {
 			if a.Reason != wukong.ReasonSuccess {
 				return fmt.Errorf("cannot send to %s: the broker refused it with reason %d (%v)%s", m.ChannelID, a.Reason, a.Reason, hint(a.Reason))
 			}
-			fmt.Fprintf(env.Stdout, "sent seq %d id %d\n", a.MessageSeq, a.MessageID)
-			return nil
+			if asJSON {
+				return printJSON(env, map[string]any{"message_seq": a.MessageSeq, "message_id": a.MessageID, "client_msg_no": string(m.ClientMsgNo)})
+			}
+			_, err = fmt.Fprintf(env.Stdout, "sent seq %d id %d\n", a.MessageSeq, a.MessageID)
+			return err
 		case wukong.TypeDisconnect:
 			return errors.New("cannot send: the broker ended the connection, the user logged in elsewhere")
 		}

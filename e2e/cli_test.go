@@ -124,6 +124,17 @@ func TestCommandLine(t *testing.T) {
 	works(t, "send", "--addr", b.tcp, "--uid", "alice", "--group", "g1", "hello, all")
 	bob.hears(t, "alice", "g1", "hello, all")
 	carol.hears(t, "alice", "g1", "hello, all")
+	if out := works(t, "send", "--addr", b.tcp, "--uid", "alice", "--group", "g1", "--json", "as an object"); !strings.Contains(out, `"message_seq":2`) {
+		t.Errorf("send --json prints %q", out)
+	}
+	bob.hears(t, "alice", "g1", "as an object")
+	carol.hears(t, "alice", "g1", "as an object")
+	if _, said, code := gatepost(t, "history", "--http", b.http, "--group", "none"); code != 1 || !strings.Contains(said, "there is no group") {
+		t.Errorf("history of no group: exit code %d, %s", code, said)
+	}
+	if _, said, code := gatepost(t, "channel", "add", "none", "--members", "a", "--http", b.http); code != 1 || !strings.Contains(said, "none") {
+		t.Errorf("add to no group: exit code %d, %s", code, said)
+	}
 	if _, said, code := gatepost(t, "send", "--addr", b.tcp, "--uid", "mallory", "--group", "g1", "let me in"); code != 1 || said == "" {
 		t.Errorf("send to a group of others: exit code %d, want 1; %s", code, said)
 	}
