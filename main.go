@@ -269,6 +269,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	b.api = api.New(api.Options{
 		Outbox:      len(b.outboxes),
 		Token:       token,
+		Version:     version,
 		MaxMembers:  cfg.Broker.MaxGroupMembers,
 		MaxPayload:  int(cfg.Net.MaxPayload),
 		IDFloor:     b.core.MaxMessageID(),

@@ -50,9 +50,11 @@ func (c *change) info() (info message.Info, mentioned bool, err error) {
 type action struct {
 	path string
 	op   func(c *change) message.ChangeOp
-	list bool // names are in uids, not in subscribers
-	none bool // nobody is named
-	need bool // somebody has to be named
+	list bool  // names are in uids, not in subscribers
+	none bool  // nobody is named
+	need bool  // somebody has to be named
+	here bool  // a channel that is not there is as it should be
+	typ  uint8 // of the channel, if nobody says
 }
 
 // actions are the changes of channels. Lists of persons, and what is set of them,
@@ -69,8 +71,8 @@ func actions() []action {
 			return message.OpCreate
 		}},
 		{path: "/channel/info", op: always(message.OpInfo), none: true},
-		{path: "/channel/delete", op: always(message.OpDelete), none: true},
-		{path: "/channel/subscriber_add", need: true, op: func(c *change) message.ChangeOp {
+		{path: "/channel/delete", op: always(message.OpDelete), none: true, here: true},
+		{path: "/channel/subscriber_add", need: true, typ: message.ChannelGroup, op: func(c *change) message.ChangeOp {
 			switch {
 			case c.Reset != 0:
 				return message.OpReset
@@ -79,7 +81,7 @@ func actions() []action {
 			}
 			return message.OpAdd
 		}},
-		{path: "/channel/subscriber_remove", op: always(message.OpRemove), need: true},
+		{path: "/channel/subscriber_remove", op: always(message.OpRemove), need: true, typ: message.ChannelGroup},
 		{path: "/channel/subscriber_remove_all", op: always(message.OpReset), none: true},
 		{path: "/channel/blacklist_add", op: always(message.OpDeny), list: true, need: true},
 		{path: "/channel/blacklist_set", op: always(message.OpDenyOnly), list: true},
@@ -102,11 +104,18 @@ func (s *Server) change(a action) http.HandlerFunc {
 		var c change
 		var parts []message.Record
 		err := decode(w, r, maxBody, &c)
+		if c.Type == 0 {
+			c.Type = int(a.typ)
+		}
 		if err == nil {
 			parts, err = s.plan(a, &c)
 		}
 		if err != nil {
 			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a channel: %w", err))
+			return
+		}
+		if _, known := s.core.Access().Members(uint8(c.Type), c.ID); a.here && !known && !message.SelfMade(uint8(c.Type)) {
+			reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
 			return
 		}
 		s.carryOut(w, r, fmt.Sprintf("channel %q", c.ID), parts)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gatepost/broker"
 	"gatepost/message"
@@ -16,6 +17,9 @@ const (
 	maxTalks   = 1000 // lines of one answer
 	maxPage    = 1_000_000
 	maxRecents = 100 // messages of one line
+	recents    = 15  // of one channel, if nobody says how many
+
+	millisecond = int64(time.Millisecond) // in nanoseconds
 )
 
 // talk is one line of a list of conversations.
@@ -28,14 +32,14 @@ type talk struct {
 	LastNo  string   `json:"last_client_msg_no"`
 	Offset  uint64   `json:"offset_msg_seq"` // what is up to it was taken off the list
 	ReadTo  uint64   `json:"readed_to_msg_seq"`
-	Version int64    `json:"version"`
+	Version int64    `json:"version"` // unix nanoseconds, like those of the public servers
 	Recents []stored `json:"recents"`
 }
 
 // listing is the body of /conversation/sync.
 type listing struct {
 	UID     string `json:"uid"`
-	Version int64  `json:"version"`       // lines that changed since; 0: all
+	Version int64  `json:"version"`       // lines that changed since; 0, and what is a day ahead: all
 	Seqs    string `json:"last_msg_seqs"` // what the client has: "channel:type:seq|..."
 	Count   int    `json:"msg_count"`     // recent messages of each line
 	Unread  int    `json:"only_unread"`
@@ -48,10 +52,14 @@ func (l *listing) check() error {
 	if err := checkName("uid", l.UID); err != nil {
 		return err
 	}
+	l.Count, l.Size = min(l.Count, maxRecents), min(l.Size, maxTalks)
+	if l.Version > time.Now().Add(24*time.Hour).UnixNano() { // it is of another server, or of a clock that was wrong
+		l.Version = 0
+	}
 	switch {
-	case l.Count < 0 || l.Count > maxRecents:
+	case l.Count < 0:
 		return fmt.Errorf("msg_count is %d, 0 to %d are possible", l.Count, maxRecents)
-	case l.Size < 0 || l.Size > maxTalks:
+	case l.Size < 0:
 		return fmt.Errorf("page_size is %d, 1 to %d are possible", l.Size, maxTalks)
 	case l.Page < 0 || l.Page > maxPage:
 		return fmt.Errorf("page is %d, 1 to %d are possible", l.Page, maxPage)
@@ -65,7 +73,10 @@ func (l *listing) known() (map[string]uint64, error) {
 	if l.Seqs == "" {
 		return have, nil
 	}
-	for _, part := range strings.Split(l.Seqs, "|") {
+	for part := range strings.SplitSeq(l.Seqs, "|") {
+		if part == "" {
+			continue
+		}
 		cut := strings.LastIndexByte(part, ':')
 		if cut < 0 {
 			return nil, fmt.Errorf("last_msg_seqs has %q, channel:type:seq is expected", part)
@@ -102,7 +113,7 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 	all = slices.DeleteFunc(all, func(t broker.Talk) bool {
 		seq, known := have[showID(t.Channel, l.UID)+":"+strconv.Itoa(int(t.Channel.Type))]
 		return l.Unread != 0 && t.Last <= t.Read || slices.Contains(l.Without, int(t.Channel.Type)) ||
-			l.Version > 0 && t.Version <= l.Version && (!known || t.Last <= seq)
+			showID(t.Channel, l.UID) == systemUID || l.Version > 0 && t.Version*millisecond <= l.Version && (!known || t.Last <= seq)
 	})
 	slices.SortFunc(all, func(a, b broker.Talk) int {
 		if a.Newest != b.Newest {
@@ -136,7 +147,7 @@ func showID(ch *message.Channel, uid string) string {
 func (s *Server) line(t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
 	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
 	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
-		Version: t.Version, Recents: []stored{}}
+		Version: t.Version * millisecond, Recents: []stored{}}
 	if t.Last > t.Read {
 		line.Unread = t.Last - t.Read
 	}
@@ -225,9 +236,12 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 	case n == 0 || n > maxTalks:
 		err = fmt.Errorf("channels has %d entries, 1 to %d are possible", n, maxTalks)
-	case c.Count < 0 || c.Count > maxRecents:
+	case c.Count < 0:
 		err = fmt.Errorf("msg_count is %d, 1 to %d are possible", c.Count, maxRecents)
+	case c.Count == 0:
+		c.Count = recents
 	}
+	c.Count = min(c.Count, maxRecents)
 	type part struct {
 		ID       string   `json:"channel_id"`
 		Type     int      `json:"channel_type"`
@@ -247,7 +261,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		found := past{Messages: []entry{}}
 		kept, first, last := p.find(s.archive)
 		if found.First, found.Last = max(first, min(ch.Seq, maxSeq)+1), last; kept != nil && found.First <= last && room > 0 {
-			q := question{limit: max(c.Count, 1), down: true}
+			q := question{limit: c.Count, down: true}
 			s.readDown(kept, &q, &found)
 		}
 		for i := range found.Messages {

@@ -401,6 +401,9 @@ func (p *place) show(entries []entry) []stored {
 	all := make([]stored, 0, len(entries))
 	for i := range entries {
 		e := &entries[i]
+		if e.From == systemUID { // has no name for clients
+			e.From = ""
+		}
 		all = append(all, stored{Header: headerOf(e.flags), Setting: e.setting, ID: e.ID, IDText: strconv.FormatInt(e.ID, 10),
 			ClientMsgNo: e.ClientMsgNo, Seq: e.Seq, From: e.From, Channel: p.ID, Type: p.Type, Topic: e.Topic,
 			Expire: e.Expire, Timestamp: e.Timestamp / 1000, Payload: e.Payload})
@@ -411,7 +414,7 @@ func (p *place) show(entries []entry) []stored {
 // stretch is the body of /channel/messagesync.
 type stretch struct {
 	place
-	Start uint64 `json:"start_message_seq"` // included; 0: the oldest, or going down the newest
+	Start uint64 `json:"start_message_seq"` // included; 0: the oldest, or going down or without an end the newest
 	End   uint64 `json:"end_message_seq"`   // not included; 0: no end
 	Limit int    `json:"limit"`             // 0: 100
 	Mode  int    `json:"pull_mode"`         // 0 down, 1 up
@@ -425,8 +428,11 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = c.check(true)
 	}
-	if err == nil && (c.Limit < 0 || c.Limit > maxHistory) {
+	if err == nil && c.Limit < 0 {
 		err = fmt.Errorf("limit is %d, 1 to %d are possible", c.Limit, maxHistory)
+	}
+	if c.Limit = min(c.Limit, maxHistory); c.Limit == 0 {
+		c.Limit = 100
 	}
 	if err == nil && c.Mode != 0 && c.Mode != 1 {
 		err = fmt.Errorf("pull_mode is %d, 0 (down) and 1 (up) are possible", c.Mode)
@@ -435,12 +441,9 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))
 		return
 	}
-	if c.Limit == 0 {
-		c.Limit = 100
-	}
 	ch, first, last := c.find(s.archive)
 	found := past{First: first, Last: last}
-	q := question{from: c.Start, limit: c.Limit, down: c.Mode == 0}
+	q := question{from: c.Start, limit: c.Limit, down: c.Mode == 0 || c.Start == 0 && c.End == 0}
 	switch {
 	case ch == nil:
 	case q.down:
@@ -515,6 +518,27 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": c.show(all)})
 }
 
+// message answers POST /message: the one with an id or a number.
+func (s *Server) message(w http.ResponseWriter, r *http.Request) {
+	var c struct {
+		place
+		ID int64  `json:"message_id"`
+		No string `json:"client_msg_no"`
+	}
+	err := decode(w, r, smallBody, &c)
+	if err == nil {
+		err = c.check(true)
+	}
+	if err == nil && (c.ID == 0) == (c.No == "") {
+		err = errors.New("one of message_id and client_msg_no is expected")
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read a message: %w", err))
+		return
+	}
+	s.one(w, r, c.place, question{msgID: c.ID, msgNo: c.No})
+}
+
 // placeOf reads a channel from the parameters of a GET.
 func placeOf(v url.Values, pair bool) (p place, err error) {
 	p = place{UID: v.Get("login_uid"), ID: v.Get("channel_id")}
@@ -570,11 +594,16 @@ func (s *Server) single(w http.ResponseWriter, r *http.Request, q question) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read a message: %w", err))
 		return
 	}
+	s.one(w, r, p, q)
+}
+
+// one answers with the message that a question is for.
+func (s *Server) one(w http.ResponseWriter, r *http.Request, p place, q question) {
 	ch, first, last := p.find(s.archive)
 	found := past{First: first, Last: last}
 	switch {
 	case ch == nil:
-	case q.msgNo != "":
+	case q.msgNo != "" || q.msgID != 0:
 		s.search(r, ch, &q, &found)
 	default:
 		s.readDown(ch, &q, &found)

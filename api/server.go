@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +32,7 @@ type Options struct {
 	MaxMembers  int           // of a group
 	MaxPayload  int           // bytes of a message
 	IDFloor     int64         // ids of messages are above it
+	Version     string        // of the broker
 	MaxChannels int           // of a box, pairs of users included
 	Routes      Routes        // that clients are told
 	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
@@ -48,6 +51,7 @@ type Server struct {
 	values  *metrics.Registry
 	archive Archive
 	source  *Datasource // nil: there is none
+	began   time.Time
 	http    http.Server
 
 	unauthorized, displaced atomic.Int64
@@ -75,7 +79,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
-	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)
 	}
@@ -150,6 +154,7 @@ func (s *Server) routes() []endpoint {
 		{"POST", "/message/event", send(s.event)},
 		{"POST", "/message/eventsync", read(s.eventSync)},
 		{"POST", "/messages", read(s.messages)},
+		{"POST", "/message", read(s.message)},
 		{"POST", "/channel/messagesync", read(s.messageSync)},
 		{"GET", "/channel/max_message_seq", s.newestSeq},
 		{"GET", "/channel/last_message", read(s.lastMessage)},
@@ -238,9 +243,27 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 	_ = s.values.WritePrometheus(w) // who asked is gone
 }
 
+// varz answers GET /varz: all values, and some of them under the names that the
+// public servers have for them.
 func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = s.values.WriteJSON(w) // who asked is gone
+	var text bytes.Buffer
+	all := make(map[string]any)
+	if err := errors.Join(s.values.WriteJSON(&text), json.Unmarshal(text.Bytes(), &all)); err != nil {
+		panic("BUG: the values cannot be written: " + err.Error())
+	}
+	for name, ours := range map[string]string{
+		"connections": "gatepost_connections", "in_msgs": "gatepost_sends_total", "out_msgs": "gatepost_recvs_total",
+		"in_bytes": "gatepost_read_bytes_total", "out_bytes": "gatepost_written_bytes_total",
+		"retry_queue": "gatepost_inflight", "slow_clients": "gatepost_behind",
+	} {
+		if value, ok := all[ours]; ok {
+			all[name] = value
+		}
+	}
+	all["server_id"], all["version"] = "1", s.o.Version
+	all["uptime"], all["goroutine"] = time.Since(s.began).Truncate(time.Second).String(), runtime.NumGoroutine()
+	all["tcp_addr"], all["ws_addr"], all["wss_addr"] = s.o.Routes.TCP, s.o.Routes.WS, s.o.Routes.WSS
+	reply(w, http.StatusOK, all)
 }
 
 // backup streams a backup. When it fails in the middle the connection is

@@ -69,7 +69,7 @@ func (m *membership) line(ch *channel) (t Talk, ok bool) {
 		t.Deleted = m.talk.Deleted
 		t.Version = max(t.Version, m.talk.Changed)
 	}
-	return t, ch.last > max(m.joined, t.Deleted) && !m.guest && message.Listed(ch.Type) && !message.Reserved([]byte(ch.ID))
+	return t, ch.last > t.Deleted && (ch.last > m.joined || !message.Named(ch.Type)) && !m.guest && message.Listed(ch.Type) && !message.Reserved([]byte(ch.ID))
 }
 
 // Connections returns where users are online. Any goroutine; see Talks.

@@ -110,6 +110,9 @@ func deleteChannel(ctx context.Context, env Env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if _, err := existing(ctx, *addr, id, *typ); err != nil { // the broker would say that it is gone
+		return err
+	}
 	return change(ctx, env, *addr, "/channel/delete", map[string]any{"channel_id": id, "channel_type": *typ}, "remove the channel")
 }
 

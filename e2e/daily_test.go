@@ -125,7 +125,7 @@ func TestDailyCommands(t *testing.T) {
 		t.Errorf("history of g without a uid: %s", out)
 	}
 	at("channel", "delete", "g")
-	refused("there is no such channel", "channel", "delete", "g")
+	refused("there is none of type 2", "channel", "delete", "g")
 	b.stop()
 	refused("is it running", "user", "online", "alice")
 }
