@@ -83,7 +83,7 @@ type crowd struct {
 	room   chan struct{}
 	closed chan struct{}
 	once   sync.Once
-	full   atomic.Bool // somebody waits
+	full   atomic.Bool // somebody waits, and all who are there are known
 
 	mu        sync.Mutex
 	all       []*guest // as they came; guarded by mu
@@ -103,7 +103,6 @@ func (c *crowd) Accept() (net.Conn, error) {
 	for {
 		var again <-chan time.Time
 		if len(c.room) == cap(c.room) {
-			c.full.Store(true)
 			again = time.After(c.displace())
 		}
 		select {
@@ -133,7 +132,9 @@ func (c *crowd) displace() (again time.Duration) {
 	c.mu.Lock()
 	var who *guest
 	again = welcome
-	if i := slices.IndexFunc(c.all, func(g *guest) bool { return !g.known.Load() }); i >= 0 {
+	i := slices.IndexFunc(c.all, func(g *guest) bool { return !g.known.Load() })
+	c.full.Store(i < 0) // a stranger makes room sooner
+	if i >= 0 {
 		if again = welcome - now.Sub(c.all[i].came); again <= 0 {
 			who = c.all[i]
 		}
