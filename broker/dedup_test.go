@@ -67,3 +67,20 @@ func BenchmarkWindow(b *testing.B) {
 		}
 	}
 }
+
+// What a store gave back it need not be given again.
+func TestRestoredAnswersAreSaved(t *testing.T) {
+	before := newWindow(10)
+	for i := range 5 {
+		before.add([2]uint64{uint64(i), 1}, answer{int64(i), 1})
+	}
+	w := newWindow(10)
+	w.restore(before.secret, slices.Values(remembered(before)))
+	w.add([2]uint64{9, 9}, answer{9, 9})
+	if all := w.unsaved(nil); len(all) != 1 || all[0].MessageID != 9 {
+		t.Errorf("a checkpoint would be given %v, want the new one", all)
+	}
+	if n := len(remembered(w)); n != 6 {
+		t.Errorf("%d answers are remembered, want 6", n)
+	}
+}
