@@ -131,8 +131,9 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	if err == nil {
 		err = s.loadUsers(&restored)
 	}
+	gone := make(map[*series]uint64)
 	if err == nil {
-		err = s.loadPages(numbers, &report)
+		err = s.loadPages(numbers, gone, &report)
 	}
 	if err == nil {
 		err = s.loadFirst(numbers)
@@ -144,14 +145,17 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 		return restored, report, err
 	}
 	for _, c := range numbers {
-		// What lies in no block is dropped or lost; if nothing is left, the
-		// channel goes on behind what it had.
+		// What lies in no block is dropped, or lost where a block should be; if
+		// nothing is left, the channel goes on behind what it had.
+		from := c.last + 1
 		if len(c.blocks) > 0 {
 			c.last = max(c.last, c.blocks[len(c.blocks)-1].end()-1)
-			c.first = max(c.first, c.blocks[0].first)
-		} else {
-			c.first = c.last + 1
+			from = c.blocks[0].first
 		}
+		if lost, ok := gone[c]; ok {
+			from = min(from, lost)
+		}
+		c.first = max(c.first, from)
 		c.logged, c.base = c.last+1, c.last+1
 		report.Blocks += len(c.blocks)
 		for i := range c.blocks {
@@ -200,8 +204,8 @@ func (s *Store) loadUsers(restored *message.Restored) error {
 }
 
 // loadPages fills in where blocks are. Blocks of channels that were dropped and
-// of files that are gone are left out.
-func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
+// of files that are gone are left out; gone gets the first sequence of the latter.
+func (s *Store) loadPages(numbers map[uint32]*series, gone map[*series]uint64, report *Report) error {
 	have := make(map[uint32]int64)
 	for _, f := range s.blocks.files() {
 		have[f.number] = f.size
@@ -221,6 +225,9 @@ func (s *Store) loadPages(numbers map[uint32]*series, report *Report) error {
 			}
 			if size, ok := have[ref.file]; !ok || int64(ref.offset)+int64(ref.stored) > size {
 				missing[ref.file]++
+				if first, ok := gone[c]; !ok || ref.first < first {
+					gone[c] = ref.first
+				}
 				continue
 			}
 			c.blocks = append(c.blocks, ref)

@@ -106,3 +106,35 @@ func TestMessagesThatTheLogLostAreCounted(t *testing.T) {
 	}
 	page.Batch.Release()
 }
+
+// What was in a block file that is missing is lost, not dropped by retention: readers
+// are told.
+func TestAMissingOldestFileIsALoss(t *testing.T) {
+	w := newWorld(t)
+	w.kill()
+	w.change = func(o *Options) { o.BlockFile = 1 << 10 } // each checkpoint has files of its own
+	w.open()
+	for range 3 {
+		for range 20 {
+			w.say("c", make([]byte, 300))
+		}
+		w.checkpoint()
+	}
+	w.kill()
+	paths, err := filepath.Glob(filepath.Join(w.dir, "blocks", "*.blk"))
+	if err != nil || len(paths) < 3 {
+		t.Fatalf("block files %v, %v", paths, err)
+	}
+	if err := os.Remove(paths[0]); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the next start says it again
+		w.open()
+		page, err := w.store.Read(w.channels["c"], 1, 100, 1<<20)
+		if page.First != 1 || page.Lost == 0 || len(page.Seqs)+page.Lost != 60 || err == nil {
+			t.Errorf("the channel begins with %d, %d messages are there, %d lost, %v", page.First, len(page.Seqs), page.Lost, err)
+		}
+		page.Batch.Release()
+		w.kill()
+	}
+}
