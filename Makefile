@@ -35,12 +35,13 @@ test: ## everything: the steps tools to e2e below, in order, until one fails
 tools: ## install the Debian packages that the tests need and that are missing
 	scripts/setup.sh
 
-lint: ## gofmt, vet (for 32 bits too), staticcheck
+lint: ## gofmt, vet (for 32 bits too), staticcheck, systemd-analyze
 	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted as gofmt does:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	GOARCH=386 $(GO) vet ./...
 	GOARCH=arm $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	scripts/units.sh
 
 unit: ## unit tests with the race detector, then those that count allocations without it
 	CGO_ENABLED=1 $(GO) test -race -skip Alloc $(units)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,10 +26,8 @@ type Proposer interface {
 
 // Options are the limits of a server.
 type Options struct {
-	Outbox      int           // index of this server among the broker's outboxes
-	Token       string        // that requests must have; "": none
-	MaxMembers  int           // of a group
-	MaxPayload  int           // bytes of a message
+	Outbox int // index of this server among the broker's outboxes
+	Limits
 	IDFloor     int64         // ids of messages are above it
 	MaxChannels int           // of a box, pairs of users included
 	Routes      Routes        // that clients are told
@@ -39,9 +38,17 @@ type Options struct {
 	Logger      *slog.Logger
 }
 
+// Limits are the options that may change while a server serves, see SetLimits.
+type Limits struct {
+	Token      string // that requests must have; "": none
+	MaxMembers int    // of a group
+	MaxPayload int    // bytes of a message
+}
+
 // Server answers HTTP requests.
 type Server struct {
 	o       Options
+	limits  atomic.Pointer[limits]
 	core    *broker.Broker
 	log     Proposer
 	values  *metrics.Registry
@@ -74,6 +81,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s.SetLimits(o.Limits)
 	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
 	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
 	mux := http.NewServeMux()
@@ -81,7 +89,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
 	s.http = http.Server{
-		Handler:           guard(o.Token, &s.unauthorized, sorry(mux)),
+		Handler:           guard(s.token256, &s.unauthorized, sorry(mux)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -92,6 +100,24 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	}
 	return s
 }
+
+// limits are Limits as they are used.
+type limits struct {
+	Limits
+	hash *[sha256.Size]byte // of Token; nil: there is none
+}
+
+// SetLimits changes limits, for requests from now on. Any goroutine.
+func (s *Server) SetLimits(l Limits) {
+	now := &limits{Limits: l}
+	if l.Token != "" {
+		hash := sha256.Sum256([]byte(l.Token))
+		now.hash = &hash
+	}
+	s.limits.Store(now)
+}
+
+func (s *Server) token256() *[sha256.Size]byte { return s.limits.Load().hash }
 
 // endpoint is one kind of request.
 type endpoint struct {

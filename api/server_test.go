@@ -48,7 +48,7 @@ func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 		t.Fatal(err)
 	}
 	log := new(obedient)
-	log.server = New(Options{MaxMembers: 10, MaxChannels: 2, Health: func() error { return nil }, Logger: logger}, core, log, nil, metrics.NewRegistry())
+	log.server = New(Options{Limits: Limits{MaxMembers: 10}, MaxChannels: 2, Health: func() error { return nil }, Logger: logger}, core, log, nil, metrics.NewRegistry())
 	return log.server, log
 }
 

@@ -40,6 +40,7 @@ type WebhookOptions struct {
 	Secret  []byte        // for the signature; empty: none
 	Timeout time.Duration // of one request
 	WasOn   bool          // what the log says of the last start, see broker.HooksOn
+	Stats   *WebhookStats // that go on counting; nil: new ones
 	Logger  *slog.Logger
 }
 
@@ -62,7 +63,7 @@ type Webhook struct {
 	log     Proposer
 	archive Archive
 	client  http.Client
-	stats   WebhookStats
+	stats   *WebhookStats
 }
 
 const (
@@ -76,13 +77,16 @@ const (
 
 // NewWebhook returns a webhook; nothing happens before Run.
 func NewWebhook(o WebhookOptions, core *broker.Broker, log Proposer, archive Archive) *Webhook {
-	h := &Webhook{o: o, core: core, log: log, archive: archive}
+	h := &Webhook{o: o, core: core, log: log, archive: archive, stats: o.Stats}
+	if h.stats == nil {
+		h.stats = new(WebhookStats)
+	}
 	h.client = http.Client{Timeout: o.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return h
 }
 
 // Stats returns the counters. Any goroutine.
-func (h *Webhook) Stats() *WebhookStats { return &h.stats }
+func (h *Webhook) Stats() *WebhookStats { return h.stats }
 
 // Run tells the application until ctx ends.
 func (h *Webhook) Run(ctx context.Context) {
@@ -98,6 +102,7 @@ func (h *Webhook) Run(ctx context.Context) {
 		return
 	}
 	defer h.client.CloseIdleConnections()
+	defer h.stats.Failing.Store(false)
 	var due <-chan time.Time // for who is online
 	for {
 		select {

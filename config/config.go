@@ -30,6 +30,8 @@ type Config struct {
 	Memory  Memory
 
 	origin map[string]string // key name -> where its value came from; every key is present
+	prof   hwprofile.Profile
+	again  func() (*Config, error) // see Reload
 }
 
 // API is the HTTP API.
