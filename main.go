@@ -49,6 +49,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if cfg.Net.Loops > message.MaxLoops {
 		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, message.MaxLoops)
 	}
+	logger.Info("starting", "version", version, "data", cfg.Data)
 	debug.SetMemoryLimit(cfg.HeapLimit())
 	debug.SetGCPercent(cfg.Memory.GCPercent)
 	manager, err := systemd.New(os.Getenv, os.Getpid())
@@ -59,6 +60,9 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	hup, stop := catchHUP() // a reload during the start is done behind it
 	defer stop()
 	b := &box{logger: logger, level: severity, cfg: cfg, hup: hup, hooks: make(chan api.WebhookOptions, 1)}
+	if b.passed, err = systemd.Passed(os.Getenv, os.Getpid()); err != nil {
+		return err
+	}
 	begun := starting(manager, func(state string) { notify(logger, manager, state) }, b.progress.Load)
 	err = b.build(cfg)
 	begun()
@@ -66,6 +70,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		return err
 	}
 	b.announce(out, cfg, time.Since(started))
+	logger.Info("ready", "version", version, "took", time.Since(started))
 	debug.FreeOSMemory() // what opening and replaying left behind
 	notify(logger, manager, systemd.Ready)
 	err = b.run(ctx, manager)
@@ -75,12 +80,17 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	return err
 }
 
-// newLogger returns a logger whose level severity can change.
+// newLogger returns a logger whose level severity can change. Where standard
+// error is the journal, lines go there with all their fields; log.format "json"
+// is for those who collect standard error themselves.
 func newLogger(o config.Log, severity *slog.LevelVar) *slog.Logger {
 	severity.Set(level(o))
 	options := &slog.HandlerOptions{Level: severity}
-	if o.Format == "json" {
+	switch {
+	case o.Format == "json":
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	case systemd.ToJournal(os.Getenv, os.Stderr):
+		return slog.New(systemd.NewJournal(systemd.JournalOptions{Level: severity, Identifier: "gatepost", ID: eventID, Fallback: os.Stderr}))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
@@ -100,6 +110,7 @@ type box struct {
 	hup       chan os.Signal
 	hooks     chan api.WebhookOptions // from reload to tell; one at most
 	progress  atomic.Int64            // of a start: records and blocks read
+	passed    map[string][]int        // descriptors of the service manager that nobody has taken yet
 	core      *broker.Broker
 	store     *store.Store
 	log       *wal.Log
@@ -149,19 +160,8 @@ func (b *box) build(cfg *config.Config) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err = b.server.ListenTLS(addresses(cfg.TLS.TCP), addresses(cfg.TLS.WS)); err != nil {
+	if err = b.listen(cfg); err != nil {
 		return err
-	}
-	if err = b.server.Listen(addresses(cfg.TCP), addresses(cfg.WS)); err != nil {
-		return err
-	}
-	if cfg.HTTP != "" {
-		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
-			return fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
-		}
-		if cfg.TLS.HTTP {
-			b.http = tls.NewListener(b.http, b.tlsConfig())
-		}
 	}
 	lock, err := wal.Lock(cfg.Data)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -34,7 +35,7 @@ func apiLimits(cfg *config.Config) (api.Limits, error) {
 	l := api.Limits{MaxMembers: cfg.Broker.MaxGroupMembers, MaxPayload: int(cfg.Net.MaxPayload)}
 	var err error
 	if path := cfg.API.Token(); path != "" {
-		if l.Token, err = api.ReadToken(path); err != nil {
+		if l.Token, err = secret(path); err != nil {
 			err = fmt.Errorf("%w (api.token_file)", err)
 		}
 	}
@@ -46,15 +47,32 @@ func certificates(cfg *config.Config) (*netio.Certificates, error) {
 	if !cfg.TLS.On() {
 		return nil, nil
 	}
-	clients := cfg.TLS.ClientCAFile
-	if clients == "off" {
-		clients = ""
+	files := [3]string{cfg.TLS.CertFile, cfg.TLS.KeyFile, cfg.TLS.ClientCAFile}
+	if files[2] == "off" {
+		files[2] = ""
 	}
-	c, err := netio.LoadCertificates(cfg.TLS.CertFile, cfg.TLS.KeyFile, clients)
+	var bad error
+	for i, value := range files {
+		path, err := config.File(value, os.Getenv("CREDENTIALS_DIRECTORY"))
+		files[i], bad = path, errors.Join(bad, err)
+	}
+	c, err := (*netio.Certificates)(nil), bad
+	if err == nil {
+		c, err = netio.LoadCertificates(files[0], files[1], files[2])
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (tls.cert_file, tls.key_file, tls.client_ca_file)", err)
 	}
 	return c, nil
+}
+
+// secret reads a token or secret of a file that a key names.
+func secret(value string) (string, error) {
+	path, err := config.File(value, os.Getenv("CREDENTIALS_DIRECTORY"))
+	if err != nil {
+		return "", err
+	}
+	return api.ReadToken(path)
 }
 
 // webhookOptions reads the secret's file.
@@ -70,7 +88,7 @@ func webhookOptions(cfg *config.Config, logger *slog.Logger) (api.WebhookOptions
 		o.URL = cfg.Webhook.URL
 	}
 	if cfg.Webhook.SecretFile != "off" {
-		secret, err := api.ReadToken(cfg.Webhook.SecretFile)
+		secret, err := secret(cfg.Webhook.SecretFile)
 		if err != nil {
 			return o, fmt.Errorf("%w (webhook.secret_file)", err)
 		}
@@ -111,6 +129,11 @@ func (b *box) again() (live, restart []string, err error) {
 	cfg, live, restart, err := b.cfg.Adopt(next)
 	if err != nil {
 		return nil, nil, err
+	}
+	if b.http != nil { // its address may be a passed socket's
+		if err := cfg.CheckHTTP(b.http.Addr().String()); err != nil {
+			return nil, nil, err
+		}
 	}
 	certs, err := certificates(cfg)
 	if err != nil {

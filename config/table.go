@@ -80,7 +80,7 @@ func table() []key {
 			help: "Encrypt payloads between client and broker, as the WuKongIM clients expect. One switch for all connections."},
 
 		{name: "api.token_file", live: true, kind: text, builtin: "off", at: func(c *Config) any { return &c.API.TokenFile },
-			help: "File with the token that each request must have, in its first line, in a header \"token\" or \"Authorization: Bearer\"; \"off\": none is asked for. /health needs none."},
+			help: "File with the token that each request must have, in its first line, in a header \"token\" or \"Authorization: Bearer\"; \"off\": none is asked for. /health needs none. \"credential:NAME\", here and for every other file, is one that systemd hands over (LoadCredential=NAME:PATH)."},
 		{name: "api.route_tcp", kind: text, builtin: "auto", at: func(c *Config) any { return &c.API.RouteTCP },
 			help: "HOST:PORT that GET /route tells clients to use for TCP. \"auto\": the port that is listened on, and the host under which HTTP was asked."},
 		{name: "api.route_ws", kind: text, builtin: "auto", at: func(c *Config) any { return &c.API.RouteWS },

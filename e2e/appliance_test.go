@@ -49,10 +49,8 @@ func TestAppliance(t *testing.T) {
 	}
 	copyFile(t, self, filepath.Join(rig, "e2e.test"), 0o755)
 	copyFile(t, binPath, filepath.Join(rig, "gatepost"), 0o755)
-	units, err := fs.Sub(os.DirFS("../systemd"), ".")
-	if err != nil {
-		t.Fatal(err)
-	}
+	copyFile(t, "../docs/operations.md", filepath.Join(rig, "operations.md"), 0o644)
+	units := os.DirFS("../systemd")
 	for _, pattern := range []string{"*.service", "*.socket", "*/*.conf"} {
 		names, err := fs.Glob(units, pattern)
 		if err != nil {

@@ -39,10 +39,8 @@ func install(t *testing.T, config string, dropIn ...string) *service {
 	}
 	s := &service{t: t, broker: &broker{t: t, dir: stateDir, tcp: "127.0.0.1:5100", ws: "127.0.0.1:5200", http: "127.0.0.1:5001", log: &logBuffer{}}}
 	copyFile(t, "/rig/gatepost", "/usr/bin/gatepost", 0o755)
-	for _, unit := range []string{"gatepost.service", "gatepost.socket"} {
-		if _, err := os.Stat("/rig/units/" + unit); err == nil {
-			copyFile(t, "/rig/units/"+unit, filepath.Join(unitDir, unit), 0o644)
-		}
+	for _, unit := range []string{"gatepost.service", "gatepost.socket", "gatepost-ws.socket"} {
+		copyFile(t, "/rig/units/"+unit, filepath.Join(unitDir, unit), 0o644)
 	}
 	for _, dir := range []string{"sysusers.d", "tmpfiles.d"} {
 		copyFile(t, filepath.Join("/rig/units", dir, "gatepost.conf"), filepath.Join("/etc", dir, "gatepost.conf"), 0o644)
@@ -61,7 +59,7 @@ func install(t *testing.T, config string, dropIn ...string) *service {
 		if t.Failed() {
 			t.Logf("status:\n%s\njournal, end of it:\n%s", output("systemctl", "status", "gatepost", "gatepost.socket"), tail(output("journalctl", "-u", "gatepost", "--since", s.since, "--no-pager"), 80))
 		}
-		output("systemctl", "stop", "gatepost.socket", "gatepost.service")
+		output("systemctl", "stop", "gatepost.socket", "gatepost-ws.socket", "gatepost.service")
 		output("systemctl", "reset-failed")
 		os.RemoveAll(unitDir + "/gatepost.service.d")
 		os.RemoveAll(stateDir)
@@ -286,4 +284,165 @@ func TestInsideKills(t *testing.T) {
 			t.Fatalf("message %d of %d is %v", i, acked, m)
 		}
 	}
+}
+
+// The sockets are systemd's: nothing runs until the first client comes, one that
+// comes while the broker is being restarted waits and is served, and no port is
+// the broker's own but that of HTTP.
+func TestInsideSockets(t *testing.T) {
+	s := install(t, "")
+	s.systemctl("start", "gatepost.socket", "gatepost-ws.socket")
+	if pid := s.mainPID(); pid != 0 {
+		t.Fatalf("process %d runs before anybody came", pid)
+	}
+	alice := s.must(t, dialer{uid: "alice"})
+	bob := s.must(t, dialer{uid: "bob", ws: true})
+	alice.tell(t, "bob", "1", "hello")
+	if m := bob.nextRecv(t); m.no != "1" {
+		t.Errorf("received %v", m)
+	}
+	if code, text, err := s.call("GET", "/health", nil); code != 200 {
+		t.Errorf("GET /health: %d %s %v", code, text, err)
+	}
+	s.systemctl("stop", "gatepost.service")
+	done := make(chan error)
+	go func() { // connects at once, and waits for its CONNACK
+		c, _, err := s.login(dialer{uid: "carol"})
+		if err == nil {
+			c.close()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Errorf("a client that came while the broker was away: %v", err)
+	}
+	s.eventually("the broker is back", func() bool { return s.show("ActiveState") == "active" })
+
+	// What does not fit is refused, and said.
+	s.systemctl("stop", "gatepost.socket", "gatepost-ws.socket", "gatepost.service")
+	for name, c := range map[string]struct{ socket, want string }{
+		"another name": {"ListenStream=127.0.0.1:5300\nFileDescriptorName=mqtt\n", "cannot use the sockets mqtt"},
+		"no name":      {"ListenStream=127.0.0.1:5300\n", "cannot use the sockets odd.socket"},
+		"a datagram":   {"ListenDatagram=127.0.0.1:5300\nFileDescriptorName=tcp\n", "it is no stream socket"},
+		"a local one":  {"ListenStream=/run/odd\nFileDescriptorName=ws\n", "not for TCP"},
+		"tls":          {"ListenStream=127.0.0.1:5300\nFileDescriptorName=tls\n", "no certificate"},
+		"http for all": {"ListenStream=5300\nFileDescriptorName=http\n", "asks for no token"},
+	} {
+		s.write(unitDir+"/odd.socket", "[Socket]\nService=gatepost.service\n"+c.socket)
+		s.systemctl("daemon-reload")
+		s.systemctl("start", "odd.socket")
+		s.systemctl("start", "--no-block", "gatepost.service")
+		s.eventually(name+" is refused", func() bool { return s.said(c.want) })
+		output("systemctl", "stop", "odd.socket", "gatepost.service")
+		os.Remove(unitDir + "/odd.socket")
+		s.systemctl("daemon-reload")
+	}
+}
+
+// Lines are in the journal with their fields, events under the ids of the
+// documentation, and what is too large for a datagram all the same.
+func TestInsideJournal(t *testing.T) {
+	s := install(t, "[net]\nrate = 1\n")
+	s.systemctl("start", "gatepost")
+	ids := documentedEvents(t)
+	ready := s.journal("MESSAGE_ID=" + ids["ready"])
+	if len(ready) != 1 || ready[0]["SYSLOG_IDENTIFIER"] != "gatepost" || ready[0]["PRIORITY"] != "6" || ready[0]["_TRANSPORT"] != "journal" {
+		t.Fatalf("ready: %v", ready)
+	}
+	if v, _ := ready[0]["VERSION"].(string); !strings.HasPrefix(v, "0.") {
+		t.Errorf("ready has VERSION=%q", v)
+	}
+	var value strings.Builder // of a token file that is not there: the name is in the line
+	for range 3000 {
+		value.WriteString("/a-very-long-name-of-a-directory-that-does-not-exist-anywhere-on-this-machine")
+	}
+	s.configure(fmt.Sprintf("[api]\ntoken_file = %q\n", value.String()))
+	s.systemctl("reload", "gatepost")
+	var failed []map[string]any
+	s.eventually("a large line", func() bool {
+		failed = s.journal("MESSAGE_ID="+ids["reload-failed"], "PRIORITY=3")
+		return len(failed) > 0
+	})
+	if text := fmt.Sprint(failed[0]["ERR"]); len(text) < value.Len() && failed[0]["ERR"] != nil {
+		t.Errorf("ERR has %d bytes, want more than %d", len(text), value.Len())
+	}
+	// The log is damaged while the broker is away.
+	alice := s.must(t, dialer{uid: "alice"})
+	alice.tell(t, "bob", "1", "hello")
+	s.configure("")
+	s.systemctl("stop", "gatepost")
+	if n := len(s.journal("MESSAGE_ID=" + ids["stopped"])); n != 1 {
+		t.Errorf("%d lines say that it has stopped", n)
+	}
+	spoil(t, stateDir)
+	s.systemctl("start", "gatepost")
+	damage := s.journal("MESSAGE_ID=" + ids["damage"])
+	if len(damage) == 0 || damage[0]["PRIORITY"] != "4" || damage[0]["FILE"] == nil || damage[0]["REASON"] == nil {
+		t.Errorf("damage: %v", damage)
+	}
+}
+
+// spoil changes a byte of the newest record of the log.
+func spoil(t *testing.T, dir string) {
+	t.Helper()
+	logs, err := filepath.Glob(dir + "/log/*/*")
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("%d files of the log, %v", len(logs), err)
+	}
+	path := logs[len(logs)-1]
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.LastIndex(text, []byte("hello"))
+	if at < 0 {
+		t.Fatalf("%s has no message", path)
+	}
+	text[at] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// documentedEvents are the ids of the table in docs/operations.md by event.
+func documentedEvents(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("/rig/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(line, " | "); len(cells) == 4 && len(cells[1]) == 34 {
+			ids[strings.TrimPrefix(cells[0], "| ")] = strings.Trim(cells[1], "`")
+		}
+	}
+	if len(ids) < 10 {
+		t.Fatalf("%d events in the documentation", len(ids))
+	}
+	return ids
+}
+
+// Token and webhook secret come as credentials, which nobody else can read; one
+// that is not there ends the start with a line that says so.
+func TestInsideCredentials(t *testing.T) {
+	s := install(t, "[api]\ntoken_file = \"credential:api-token\"\n[webhook]\nsecret_file = \"credential:hook\"\n",
+		"[Service]\nSetCredential=api-token:a-token-of-some-length\nLoadCredential=hook:/etc/gatepost/hook\n")
+	s.write("/etc/gatepost/hook", "a-secret-of-some-length\n")
+	if err := os.Chmod("/etc/gatepost/hook", 0o600); err != nil { // root's alone
+		t.Fatal(err)
+	}
+	s.systemctl("start", "gatepost")
+	if code, text, err := s.call("GET", "/varz", nil); code != 401 {
+		t.Errorf("without the token: %d %.100s %v", code, text, err)
+	}
+	s.write("/run/token", "a-token-of-some-length\n")
+	t.Setenv("GATEPOST_TOKEN_FILE", "/run/token")
+	works(t, "channel", "create", "g", "--members", "alice", "--http", s.http)
+	s.systemctl("reload", "gatepost")
+	s.eventually("reload with credentials", func() bool { return s.said("configuration read again") })
+	s.configure("[api]\ntoken_file = \"credential:other\"\n")
+	s.systemctl("reload", "gatepost")
+	s.eventually("a line about the missing one", func() bool { return s.said("credentials/gatepost.service/other") })
+	works(t, "channel", "create", "h", "--members", "alice", "--http", s.http)
 }
