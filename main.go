@@ -63,7 +63,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if b.passed, err = systemd.Passed(os.Getenv, os.Getpid()); err != nil {
 		return err
 	}
-	begun := starting(manager, func(state string) { notify(logger, manager, state) }, b.progress.Load)
+	begun := starting(manager, extendEvery, func(state string) { notify(logger, manager, state) }, b.progress.Load)
 	err = b.build(cfg)
 	begun()
 	if err != nil {

@@ -195,14 +195,14 @@ func (b *box) status(ctx context.Context, manager systemd.Manager) {
 
 // starting asks for more time while a start makes progress, which done counts,
 // until the function it returns is called.
-func starting(manager systemd.Manager, say func(state string), done func() int64) (stop func()) {
+func starting(manager systemd.Manager, every time.Duration, say func(state string), done func() int64) (stop func()) {
 	if !manager.Present() {
 		return func() {}
 	}
 	ended, left := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(left)
-		ticker := time.NewTicker(extendEvery)
+		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		last := int64(0)
 		for {

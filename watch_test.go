@@ -2,11 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"gatepost/queue"
+	"gatepost/systemd"
 )
 
 // A part that must move is found when it has not; one that waits for work never
@@ -56,6 +59,33 @@ func TestWhatHangs(t *testing.T) {
 	core.Say(queue.Works) // slow, and alive
 	rounds++
 	look("")
+}
+
+// A start that makes progress asks for more time each time; one that stands
+// still does not.
+func TestAStartThatMakesProgressGetsTime(t *testing.T) {
+	manager, err := systemd.New(func(k string) string { return map[string]string{"NOTIFY_SOCKET": "/nobody"}[k] }, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan string)
+	var records, looks atomic.Int64
+	stop := starting(manager, time.Millisecond, func(state string) { said <- state }, func() int64 { looks.Add(1); return records.Load() })
+	for _, n := range []int64{1, 70_000} {
+		records.Store(n)
+		if got, want := <-said, fmt.Sprintf("EXTEND_TIMEOUT_USEC=300000000\nSTATUS=recovering: %d records and blocks read", n); got != want {
+			t.Errorf("said %q, want %q", got, want)
+		}
+	}
+	for n := looks.Load(); looks.Load() < n+5; time.Sleep(time.Millisecond) {
+		select {
+		case state := <-said:
+			t.Fatalf("it stands still and says %q", state)
+		default:
+		}
+	}
+	stop()
+	starting(systemd.Manager{}, time.Millisecond, func(string) { t.Error("there is no manager") }, records.Load)()
 }
 
 func TestStatusLine(t *testing.T) {

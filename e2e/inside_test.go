@@ -125,8 +125,10 @@ func (s *service) eventually(what string, f func() bool) {
 func (s *service) journal(match ...string) (lines []map[string]any) {
 	s.t.Helper()
 	command(s.t, "journalctl", "--sync")
-	args := append([]string{"-o", "json", "--no-pager", "--since", s.since, "_SYSTEMD_UNIT=gatepost.service"}, match...)
-	for scan := bufio.NewScanner(bytes.NewReader([]byte(command(s.t, "journalctl", args...)))); scan.Scan(); {
+	args := append([]string{"-o", "json", "--all", "--no-pager", "--since", s.since, "_SYSTEMD_UNIT=gatepost.service"}, match...)
+	scan := bufio.NewScanner(strings.NewReader(command(s.t, "journalctl", args...)))
+	scan.Buffer(nil, 16<<20)
+	for scan.Scan() {
 		if len(scan.Bytes()) == 0 || scan.Bytes()[0] != '{' {
 			continue
 		}
@@ -363,7 +365,7 @@ func TestInsideJournal(t *testing.T) {
 		failed = s.journal("MESSAGE_ID="+ids["reload-failed"], "PRIORITY=3")
 		return len(failed) > 0
 	})
-	if text := fmt.Sprint(failed[0]["ERR"]); len(text) < value.Len() && failed[0]["ERR"] != nil {
+	if text, _ := failed[0]["ERR"].(string); len(text) < value.Len() {
 		t.Errorf("ERR has %d bytes, want more than %d", len(text), value.Len())
 	}
 	// The log is damaged while the broker is away.
