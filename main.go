@@ -108,6 +108,7 @@ type box struct {
 	level     *slog.LevelVar
 	cfg       *config.Config // reload replaces it
 	hup       chan os.Signal
+	hook      api.WebhookOptions      // of the configuration
 	hooks     chan api.WebhookOptions // from reload to tell; one at most
 	progress  atomic.Int64            // of a start: records and blocks read
 	passed    map[string][]int        // descriptors of the service manager that nobody has taken yet
@@ -269,6 +270,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	b.hook = hook
 	hook.WasOn = b.core.HooksOn()
 	b.webhook = api.NewWebhook(hook, b.core, b.committer, b.store)
 	values := metrics.NewRegistry()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -160,12 +161,15 @@ func (b *box) again() (live, restart []string, err error) {
 	}
 	b.api.SetLimits(limits)
 	b.store.SetRules(rules(cfg))
-	hook.Stats = b.webhook.Stats()
-	select {
-	case <-b.hooks: // one that was not begun
-	default:
+	if !reflect.DeepEqual(hook, b.hook) {
+		b.hook = hook
+		hook.Stats = b.webhook.Stats()
+		select {
+		case <-b.hooks: // one that was not begun
+		default:
+		}
+		b.hooks <- hook
 	}
-	b.hooks <- hook
 	return live, restart, nil
 }
 
