@@ -189,6 +189,9 @@ func (b *box) tell(ctx context.Context) {
 		}
 		stop()
 		<-done
+		if ctx.Err() != nil {
+			return
+		}
 		var err error
 		if o.WasOn, err = b.core.AskHooks(ctx, o.URL != ""); err != nil {
 			return // the end

@@ -135,7 +135,10 @@ func (b *Broker) AskHooks(ctx context.Context, on bool) (was bool, err error) {
 			}
 		}
 	})
-	return was, err
+	if err != nil {
+		return false, err // apply may be about to write was
+	}
+	return was, nil
 }
 
 // HooksReady is written to when there may be something in Work or Statuses.
