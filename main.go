@@ -222,7 +222,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		Headroom: cfg.Wal.Headroom,
 		First:    b.store.Generation(),
 		After:    b.store.Index(),
-		Behind:   b.store.Ahead,
+		Behind:   hang(os.Getenv("GATEPOST_TEST_HANG")).disk(b.store.Ahead),
 		NoSync:   noSync,
 		Logger:   logger,
 	}, func(c message.Committed) error {
@@ -392,15 +392,16 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 			}
 		})
 	}
+	stuck := hang(os.Getenv("GATEPOST_TEST_HANG"))
 	var apply, reader, loops, rest, checkpoints sync.WaitGroup
 	part(&checkpoints, b.store.Run)
-	part(&apply, func() error { return b.core.Run(b.outboxes) })
+	part(&apply, func() error { return b.core.Run(stuck.apply(b.outboxes)) })
 	part(&reader, func() error { b.reader.Run(b.outboxes); return nil })
 	part(&rest, b.committer.Run)
 	for i, loop := range b.server.Loops() {
 		part(&loops, func() error {
 			defer b.gates[i].Close()
-			return loop.Run(hanging(b.gates[i]))
+			return loop.Run(stuck.loop(b.gates[i]))
 		})
 	}
 	if b.http != nil {

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"gatepost/netio"
 	"gatepost/queue"
-	"gatepost/session"
 	"gatepost/systemd"
 )
 
@@ -77,24 +75,6 @@ func pulseSign(name string, p *queue.Pulse) sign {
 			return count, 0
 		}
 	}}
-}
-
-// hanging returns g, or in its place, for tests of the watchdog, one that stops
-// in the first round behind a login and never goes on.
-func hanging(g *session.Gate) netio.Handler {
-	if os.Getenv("GATEPOST_TEST_HANG") == "loop" {
-		return stuck{g}
-	}
-	return g
-}
-
-type stuck struct{ *session.Gate }
-
-func (s stuck) OnRound(now time.Time) time.Duration {
-	if s.Stats().Logins.Load() > 0 {
-		select {}
-	}
-	return s.Gate.OnRound(now)
 }
 
 // signs are those of every loop, the log and apply.

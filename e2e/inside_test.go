@@ -213,7 +213,7 @@ func TestInsideWatchdog(t *testing.T) {
 	}
 	s.eventually("a restart by the watchdog", func() bool { return s.show("NRestarts") == "1" && s.show("ActiveState") == "active" })
 	t.Logf("a hung loop: %v until the service was back", time.Since(began).Round(time.Millisecond))
-	for _, text := range []string{"something hangs, the watchdog is not told", "loop 0", "SIGABRT", "goroutine ", "main.stuck.OnRound"} {
+	for _, text := range []string{"something hangs, the watchdog is not told", "loop 0", "SIGABRT", "goroutine ", "main.stuckLoop.OnRound"} {
 		if !s.said(text) {
 			t.Errorf("the journal does not have %q", text)
 		}

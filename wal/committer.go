@@ -189,6 +189,7 @@ func (c *Committer) commit(batches []*message.Batch) error {
 	frame, records := c.frame[:headerSize], 0
 	for _, b := range batches {
 		if b == nil {
+			c.pulse.Say(queue.Disk)
 			c.lookAgain()
 		} else if !b.Volatile() {
 			frame = append(frame, b.Bytes()...)
