@@ -341,6 +341,33 @@ func TestInsideSockets(t *testing.T) {
 	}
 }
 
+// With HTTP on a socket of systemd that everybody reaches, the token cannot be
+// taken away by a reload, whatever the configuration says of the address.
+func TestInsideSocketOfHTTP(t *testing.T) {
+	s := install(t, "[api]\ntoken_file = \"/etc/gatepost/token\"\n")
+	s.write("/etc/gatepost/token", "a-token-of-some-length\n")
+	s.write(unitDir+"/odd.socket", "[Socket]\nService=gatepost.service\nListenStream=5301\nFileDescriptorName=http\n")
+	t.Cleanup(func() {
+		output("systemctl", "stop", "odd.socket")
+		os.Remove(unitDir + "/odd.socket")
+	})
+	s.systemctl("daemon-reload")
+	s.systemctl("start", "odd.socket")
+	s.systemctl("start", "gatepost.service")
+	s.http = "127.0.0.1:5301"
+	refused := func() {
+		t.Helper()
+		if code, text, err := s.call("GET", "/varz", nil); code != 401 {
+			t.Errorf("without the token: %d %.100s %v", code, text, err)
+		}
+	}
+	refused()
+	s.configure("")
+	s.systemctl("reload", "gatepost")
+	s.eventually("the reload is refused", func() bool { return s.said("nothing has changed") && s.said("asks for no token") })
+	refused()
+}
+
 // Lines are in the journal with their fields, events under the ids of the
 // documentation, and what is too large for a datagram all the same.
 func TestInsideJournal(t *testing.T) {
