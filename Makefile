@@ -17,7 +17,7 @@ compile = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X
 units = $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
 # The order is that of the time to the first failure.
-steps := tools lint build unit cross foreign fuzz e2e
+steps := tools lint build unit cross foreign fuzz appliance e2e
 
 export GO FUZZTIME
 
@@ -35,12 +35,13 @@ test: ## everything: the steps tools to e2e below, in order, until one fails
 tools: ## install the Debian packages that the tests need and that are missing
 	scripts/setup.sh
 
-lint: ## gofmt, vet (for 32 bits too), staticcheck
+lint: ## gofmt, vet (for 32 bits too), staticcheck, systemd-analyze
 	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted as gofmt does:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	GOARCH=386 $(GO) vet ./...
 	GOARCH=arm $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	scripts/units.sh
 
 unit: ## unit tests with the race detector, then those that count allocations without it
 	CGO_ENABLED=1 $(GO) test -race -skip Alloc $(units)
@@ -56,10 +57,14 @@ fuzz: ## fuzz every target for FUZZTIME
 	scripts/fuzz.sh
 
 e2e: build ## the black-box suite against bin/gatepost; needs root, for file systems that it can break
-	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 $(GO) test -count=1 -timeout 25m ./e2e
+	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 $(GO) test -count=1 -timeout 25m -skip Appliance ./e2e
+
+# Static, because the test runs inside of that Debian too.
+appliance: build ## the service under a real systemd, in a container that is a Debian of its own; needs root, and a network once
+	CGO_ENABLED=0 GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 $(GO) test -count=1 -timeout 10m -v -run Appliance ./e2e
 
 soak: build ## the long form of e2e: hours
-	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 GATEPOST_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./e2e
+	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 GATEPOST_SOAK=1 $(GO) test -count=1 -timeout 3h -v -skip Appliance ./e2e
 
 bench: ## benchmarks of the packages; for a whole broker see "gatepost bench --help"
 	$(GO) test -run '^$$' -bench . -benchmem $(units)

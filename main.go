@@ -11,13 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
-	"gatepost/ack"
 	"gatepost/api"
 	"gatepost/backup"
 	"gatepost/broker"
@@ -46,10 +44,12 @@ func main() {
 // on disk, or with the reason why a part could not go on.
 func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	started := time.Now()
-	logger := newLogger(cfg.Log)
+	severity := new(slog.LevelVar)
+	logger := newLogger(cfg.Log, severity)
 	if cfg.Net.Loops > message.MaxLoops {
 		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, message.MaxLoops)
 	}
+	logger.Info("starting", "version", version, "data", cfg.Data)
 	debug.SetMemoryLimit(cfg.HeapLimit())
 	debug.SetGCPercent(cfg.Memory.GCPercent)
 	manager, err := systemd.New(os.Getenv, os.Getpid())
@@ -57,11 +57,20 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		logger.Warn("service manager is not told everything", "err", err)
 	}
 
-	b, err := build(cfg, logger)
+	hup, stop := catchHUP() // a reload during the start is done behind it
+	defer stop()
+	b := &box{logger: logger, level: severity, cfg: cfg, hup: hup, hooks: make(chan api.WebhookOptions, 1)}
+	if b.passed, err = systemd.Passed(os.Getenv, os.Getpid()); err != nil {
+		return err
+	}
+	begun := starting(manager, extendEvery, func(state string) { notify(logger, manager, state) }, b.progress.Load)
+	err = b.build(cfg)
+	begun()
 	if err != nil {
 		return err
 	}
 	b.announce(out, cfg, time.Since(started))
+	logger.Info("ready", "version", version, "took", time.Since(started))
 	debug.FreeOSMemory() // what opening and replaying left behind
 	notify(logger, manager, systemd.Ready)
 	err = b.run(ctx, manager)
@@ -71,21 +80,38 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	return err
 }
 
-func newLogger(o config.Log) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
-		panic("BUG: config lets through log.level " + o.Level)
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if o.Format == "json" {
+// newLogger returns a logger whose level severity can change. Where standard
+// error is the journal, lines go there with all their fields; log.format "json"
+// is for those who collect standard error themselves.
+func newLogger(o config.Log, severity *slog.LevelVar) *slog.Logger {
+	severity.Set(level(o))
+	options := &slog.HandlerOptions{Level: severity}
+	switch {
+	case o.Format == "json":
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	case systemd.ToJournal(os.Getenv, os.Stderr):
+		return slog.New(systemd.NewJournal(systemd.JournalOptions{Level: severity, Identifier: "gatepost", ID: eventID, Fallback: os.Stderr}))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+func level(o config.Log) (l slog.Level) {
+	if err := l.UnmarshalText([]byte(o.Level)); err != nil {
+		panic("BUG: config lets through log.level " + o.Level)
+	}
+	return l
 }
 
 // box is the parts of a running broker, in the order they are built.
 type box struct {
 	logger    *slog.Logger
+	level     *slog.LevelVar
+	cfg       *config.Config // reload replaces it
+	hup       chan os.Signal
+	hook      api.WebhookOptions      // of the configuration
+	hooks     chan api.WebhookOptions // from reload to tell; one at most
+	progress  atomic.Int64            // of a start: records and blocks read
+	passed    map[string][]int        // descriptors of the service manager that nobody has taken yet
 	core      *broker.Broker
 	store     *store.Store
 	log       *wal.Log
@@ -104,21 +130,15 @@ type box struct {
 }
 
 // build opens the sockets, then the data directory, and replays it.
-func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
-	b := &box{logger: logger}
+func (b *box) build(cfg *config.Config) (err error) {
+	logger := b.logger
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.closeSockets(), b.closeData())
 		}
 	}()
-	if cfg.TLS.On() {
-		clients := cfg.TLS.ClientCAFile
-		if clients == "off" {
-			clients = ""
-		}
-		if b.certificates, err = netio.LoadCertificates(cfg.TLS.CertFile, cfg.TLS.KeyFile, clients); err != nil {
-			return nil, fmt.Errorf("%w (tls.cert_file, tls.key_file, tls.client_ca_file)", err)
-		}
+	if b.certificates, err = certificates(cfg); err != nil {
+		return err
 	}
 	// Addresses first: if another process has them, the log stays as it is.
 	// Whoever connects meanwhile waits until the loops run.
@@ -139,30 +159,19 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		MaxTLS:         cfg.TLS.MaxConnections,
 		Logger:         logger,
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	if err = b.server.ListenTLS(addresses(cfg.TLS.TCP), addresses(cfg.TLS.WS)); err != nil {
-		return nil, err
-	}
-	if err = b.server.Listen(addresses(cfg.TCP), addresses(cfg.WS)); err != nil {
-		return nil, err
-	}
-	if cfg.HTTP != "" {
-		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
-			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
-		}
-		if cfg.TLS.HTTP {
-			b.http = tls.NewListener(b.http, b.tlsConfig())
-		}
+	if err = b.listen(cfg); err != nil {
+		return err
 	}
 	lock, err := wal.Lock(cfg.Data)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	oldest, err := wal.Oldest(cfg.Data)
 	if err != nil {
 		lock.Close()
-		return nil, err
+		return err
 	}
 	noSync := os.Getenv("GATEPOST_TEST_NOSYNC") == "1"
 	var restored message.Restored
@@ -174,13 +183,12 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Oldest:       oldest,
 		ReadLog:      func(p []byte, generation uint64, offset int64) error { return b.log.ReadAt(p, generation, offset) },
 		Retire:       func(below uint64) error { return b.log.Retire(below) },
-		Keep:         keep(&cfg.Store),
-		Budget:       cfg.Store.Budget,
+		Rules:        rules(cfg),
+		Progress:     func() { b.progress.Add(1) },
 		// Until retention looks again a checkpoint writes two rolls at most,
 		// the log grows by two more before the core waits, and by the rest of
 		// a file.
-		Reserve:   5 * cfg.Wal.RollSize,
-		BlockFile: blockFile(cfg.Store.Budget),
+		Reserve: 5 * cfg.Wal.RollSize,
 		// Far more than the core lets gather while checkpoints work.
 		MaxUnsaved: 16 * cfg.Wal.RollSize / 128,
 		LogSize: func() int64 {
@@ -193,7 +201,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	})
 	if err != nil {
 		lock.Close()
-		return nil, err
+		return err
 	}
 	b.core = broker.New(broker.Options{
 		InboxItems:      cfg.Queue.ApplyItems,
@@ -214,12 +222,15 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Headroom: cfg.Wal.Headroom,
 		First:    b.store.Generation(),
 		After:    b.store.Index(),
-		Behind:   b.store.Ahead,
+		Behind:   hang(os.Getenv("GATEPOST_TEST_HANG")).disk(b.store.Ahead),
 		NoSync:   noSync,
 		Logger:   logger,
-	}, b.core.Replay)
+	}, func(c message.Committed) error {
+		b.progress.Add(int64(c.Batch.Len()))
+		return b.core.Replay(c)
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.core.Ready()
 	b.committer = wal.NewCommitter(b.log, wal.CommitterOptions{
@@ -243,7 +254,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 			CursorInterval: cfg.Session.CursorInterval,
 			MailboxItems:   cfg.Queue.MailboxItems,
 			MailboxBytes:   int(cfg.Queue.MailboxBytes),
-			Retry:          ack.Options{Tick: cfg.Retry.Tick, First: cfg.Retry.First, Max: cfg.Retry.Max, Tries: cfg.Retry.Tries},
+			Retry:          retries(cfg),
 			NodeID:         1,
 			MessageIDFloor: b.core.MaxMessageID(),
 			Inquire:        b.inquire(cfg),
@@ -252,26 +263,26 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		b.gates = append(b.gates, g)
 		b.outboxes = append(b.outboxes, g)
 	}
-	token := ""
-	if path := cfg.API.Token(); path != "" {
-		if token, err = api.ReadToken(path); err != nil {
-			return nil, err
-		}
+	limits, err := apiLimits(cfg)
+	if err != nil {
+		return err
 	}
-	if b.webhook, err = newWebhook(cfg, logger, b); err != nil {
-		return nil, err
+	hook, err := webhookOptions(cfg, logger)
+	if err != nil {
+		return err
 	}
+	b.hook = hook
+	hook.WasOn = b.core.HooksOn()
+	b.webhook = api.NewWebhook(hook, b.core, b.committer, b.store)
 	source, err := datasource(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	values := metrics.NewRegistry()
 	b.api = api.New(api.Options{
 		Outbox:      len(b.outboxes),
-		Token:       token,
+		Limits:      limits,
 		Version:     version,
-		MaxMembers:  cfg.Broker.MaxGroupMembers,
-		MaxPayload:  int(cfg.Net.MaxPayload),
 		IDFloor:     b.core.MaxMessageID(),
 		MaxChannels: cfg.Broker.MaxChannels,
 		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
@@ -283,31 +294,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	}, b.core, b.committer, b.store, values)
 	b.register(values, cfg)
 	b.outboxes = append(b.outboxes, b.api)
-	return b, nil
-}
-
-// newWebhook returns what tells the application; without webhook.url it only
-// sees to it that the log says so.
-func newWebhook(cfg *config.Config, logger *slog.Logger, b *box) (*api.Webhook, error) {
-	o := api.WebhookOptions{
-		Offline: cfg.Webhook.Has(api.EventOffline),
-		Notify:  cfg.Webhook.Has(api.EventNotify),
-		Status:  cfg.Webhook.Has(api.EventStatus),
-		Timeout: cfg.Webhook.Timeout,
-		WasOn:   b.core.HooksOn(),
-		Logger:  logger,
-	}
-	if cfg.Webhook.On() {
-		o.URL = cfg.Webhook.URL
-	}
-	if cfg.Webhook.SecretFile != "off" {
-		secret, err := api.ReadToken(cfg.Webhook.SecretFile)
-		if err != nil {
-			return nil, fmt.Errorf("%w (webhook.secret_file)", err)
-		}
-		o.Secret = []byte(secret)
-	}
-	return api.NewWebhook(o, b.core, b.committer, b.store), nil
+	return nil
 }
 
 // datasource is whom channels are asked of.
@@ -342,30 +329,6 @@ func (b *box) tlsConfig() *tls.Config {
 		return nil
 	}
 	return b.certificates.Config()
-}
-
-// reload reads again what can be read again, whenever SIGHUP comes.
-func (b *box) reload(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hup:
-		}
-		switch {
-		case b.certificates == nil:
-			b.logger.Info("there is nothing to be read again: TLS is off")
-		default:
-			if err := b.certificates.Reload(); err != nil {
-				b.logger.Error("certificates not read again, those before stay", "err", err)
-			} else {
-				b.logger.Info("certificates read again")
-			}
-		}
-	}
 }
 
 // routed is the address that clients are told: the configured one, or that of the
@@ -462,25 +425,29 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 			}
 		})
 	}
+	stuck := hang(os.Getenv("GATEPOST_TEST_HANG"))
 	var apply, reader, loops, rest, checkpoints sync.WaitGroup
 	part(&checkpoints, b.store.Run)
-	part(&apply, func() error { return b.core.Run(b.outboxes) })
+	part(&apply, func() error { return b.core.Run(stuck.apply(b.outboxes)) })
 	part(&reader, func() error { b.reader.Run(b.outboxes); return nil })
 	part(&rest, b.committer.Run)
 	for i, loop := range b.server.Loops() {
 		part(&loops, func() error {
 			defer b.gates[i].Close()
-			return loop.Run(b.gates[i])
+			return loop.Run(stuck.loop(b.gates[i]))
 		})
 	}
 	if b.http != nil {
 		part(&rest, func() error { return b.api.Serve(b.http) })
 	}
-	part(&rest, func() error { b.webhook.Run(ctx); return nil })
+	part(&rest, func() error { b.tell(ctx); return nil })
 	if source := b.api.Datasource(); source != nil {
 		part(&rest, func() error { source.Run(ctx, b.outboxes); return nil })
 	}
-	part(&rest, func() error { b.reload(ctx); return nil })
+	part(&rest, func() error { b.reload(ctx, manager); return nil })
+	if manager.Present() {
+		part(&rest, func() error { b.status(ctx, manager); return nil })
+	}
 	if manager.Interval() > 0 {
 		part(&rest, func() error { b.watch(ctx, manager); return nil })
 	}
@@ -504,31 +471,6 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 		err = errors.Join(cause, err)
 	}
 	return err
-}
-
-// watch tells the service manager that the process lives, as long as every
-// loop still makes rounds.
-func (b *box) watch(ctx context.Context, manager systemd.Manager) {
-	ticker := time.NewTicker(manager.Interval() / 3)
-	defer ticker.Stop()
-	rounds := make([]int64, len(b.gates))
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		alive := true
-		for i, loop := range b.server.Loops() {
-			n := loop.Stats().Rounds.Load()
-			alive = alive && n != rounds[i]
-			rounds[i] = n
-			loop.Wake() // an idle loop makes its round now, to be seen next time
-		}
-		if alive {
-			notify(b.logger, manager, systemd.Watchdog)
-		}
-	}
 }
 
 func notify(logger *slog.Logger, manager systemd.Manager, state string) {

@@ -113,6 +113,13 @@ func New(o Options) *Table {
 	return t
 }
 
+// Tune changes First, Max and Tries, under the rules of Options; the other
+// fields stay. A push that waits keeps the time for which it is armed.
+func (t *Table) Tune(o Options) {
+	tuned := New(Options{Tick: t.tick, First: o.First, Max: o.Max, Tries: o.Tries, Slots: 1})
+	t.first, t.max, t.tries = tuned.first, tuned.max, tuned.tries
+}
+
 // Sent notes that k was pushed at now and waits for its acknowledgement. ref
 // and seq come back with it. A key that is already in flight keeps its tries
 // and waits anew, with the new ref and seq.

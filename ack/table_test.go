@@ -426,3 +426,15 @@ func BenchmarkTick(b *testing.B) {
 		}
 	})
 }
+
+func TestNewOptionsHoldForWhatIsArmedFromNowOn(t *testing.T) {
+	d := newDialogue(t, Options{Tick: s, First: 10 * s, Max: 60 * s, Tries: 5})
+	d.sent(1, 1)
+	d.table.Tune(Options{Tick: 5 * s, First: 2 * s, Max: 4 * s, Tries: 2}) // the tick stays
+	d.sent(1, 2)
+	d.at(2*s, "1/2 1", 4*s)
+	d.at(6*s, "1/2 2", 4*s)
+	d.at(10*s, "1/1 1, 1/2 last", 4*s)
+	d.at(14*s, "1/1 2", 4*s)
+	d.at(18*s, "1/1 last", -1)
+}

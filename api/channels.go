@@ -213,8 +213,8 @@ func (s *Server) room(op message.ChangeOp, typ uint8, id string, names []string)
 			fresh[uid] = struct{}{}
 		}
 	}
-	if n := have + len(fresh); n > s.o.MaxMembers {
-		return fmt.Errorf("the channel would have %d members, or as many on its list; the limit is %d (broker.max_group_members)", n, s.o.MaxMembers)
+	if n, most := have+len(fresh), s.limits.Load().MaxMembers; n > most {
+		return fmt.Errorf("the channel would have %d members, or as many on its list; the limit is %d (broker.max_group_members)", n, most)
 	}
 	if n := s.core.Stats().Channels.Load(); !known && n >= int64(s.o.MaxChannels) {
 		return fmt.Errorf("there are %d channels, the limit is %d (broker.max_channels)", n, s.o.MaxChannels)

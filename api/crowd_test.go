@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"net"
 	"net/http"
@@ -23,7 +24,7 @@ func TestCrowdOfKnownOnes(t *testing.T) {
 			const room = 4
 			var displaced atomic.Int64
 			server := http.Server{
-				Handler:     guard("", new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Millisecond) })),
+				Handler:     guard(func() *[sha256.Size]byte { return nil }, new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Millisecond) })),
 				ConnContext: remember, ConnState: notice,
 			}
 			go func() { _ = server.Serve(newCrowd(ln, room, &displaced)) }()

@@ -255,8 +255,8 @@ func (d *Datasource) learn(ctx context.Context, of place) error {
 				return err
 			}
 		}
-		if n := len(*q.into); n > d.server.o.MaxMembers {
-			return fmt.Errorf("%s names %d users, the limit is %d (broker.max_group_members)", q.cmd, n, d.server.o.MaxMembers)
+		if n := len(*q.into); n > d.server.limits.Load().MaxMembers {
+			return fmt.Errorf("%s names %d users, the limit is %d (broker.max_group_members)", q.cmd, n, d.server.limits.Load().MaxMembers)
 		}
 	}
 	var flags change
@@ -338,8 +338,8 @@ func (d *Datasource) learnSystems(ctx context.Context) error {
 	if err := d.ask(ctx, cmdSystemUIDs, nil, &uids); err != nil {
 		return err
 	}
-	if len(uids) > d.server.o.MaxMembers {
-		return fmt.Errorf("%s names %d users, the limit is %d (broker.max_group_members)", cmdSystemUIDs, len(uids), d.server.o.MaxMembers)
+	if len(uids) > d.server.limits.Load().MaxMembers {
+		return fmt.Errorf("%s names %d users, the limit is %d (broker.max_group_members)", cmdSystemUIDs, len(uids), d.server.limits.Load().MaxMembers)
 	}
 	var parts []message.Record
 	change := func(uid string, op message.UserOp) {

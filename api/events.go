@@ -101,7 +101,7 @@ func (s *Server) event(w http.ResponseWriter, r *http.Request) {
 	var record message.Record
 	err := decode(w, r, maxBody, &e)
 	if err == nil {
-		record, err = e.record(s.o.MaxPayload)
+		record, err = e.record(s.limits.Load().MaxPayload)
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot take an event: %w", err))

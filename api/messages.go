@@ -102,11 +102,12 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 	if err := checkChannel(uint8(m.Type), to); err != nil {
 		return r, err
 	}
+	most := s.limits.Load().MaxPayload
 	switch {
 	case len(m.Payload) == 0:
 		return r, errors.New("payload is empty")
-	case len(m.Payload) > s.o.MaxPayload:
-		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(m.Payload), s.o.MaxPayload)
+	case len(m.Payload) > most:
+		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(m.Payload), most)
 	case len(m.ClientMsgNo) > maxName:
 		return r, fmt.Errorf("client_msg_no has %d bytes, the limit is %d", len(m.ClientMsgNo), maxName)
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,10 +28,8 @@ type Proposer interface {
 
 // Options are the limits of a server.
 type Options struct {
-	Outbox      int           // index of this server among the broker's outboxes
-	Token       string        // that requests must have; "": none
-	MaxMembers  int           // of a group
-	MaxPayload  int           // bytes of a message
+	Outbox int // index of this server among the broker's outboxes
+	Limits
 	IDFloor     int64         // ids of messages are above it
 	Version     string        // of the broker
 	MaxChannels int           // of a box, pairs of users included
@@ -43,9 +42,17 @@ type Options struct {
 	Logger      *slog.Logger
 }
 
+// Limits are the options that may change while a server serves, see SetLimits.
+type Limits struct {
+	Token      string // that requests must have; "": none
+	MaxMembers int    // of a group
+	MaxPayload int    // bytes of a message
+}
+
 // Server answers HTTP requests.
 type Server struct {
 	o       Options
+	limits  atomic.Pointer[limits]
 	core    *broker.Broker
 	log     Proposer
 	values  *metrics.Registry
@@ -80,6 +87,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s.SetLimits(o.Limits)
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)
 	}
@@ -90,7 +98,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
 	s.http = http.Server{
-		Handler:           guard(o.Token, &s.unauthorized, sorry(mux)),
+		Handler:           guard(s.token256, &s.unauthorized, sorry(mux)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -102,6 +110,24 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	}
 	return s
 }
+
+// limits are Limits as they are used.
+type limits struct {
+	Limits
+	hash *[sha256.Size]byte // of Token; nil: there is none
+}
+
+// SetLimits changes limits, for requests from now on. Any goroutine.
+func (s *Server) SetLimits(l Limits) {
+	now := &limits{Limits: l}
+	if l.Token != "" {
+		hash := sha256.Sum256([]byte(l.Token))
+		now.hash = &hash
+	}
+	s.limits.Store(now)
+}
+
+func (s *Server) token256() *[sha256.Size]byte { return s.limits.Load().hash }
 
 // endpoint is one kind of request.
 type endpoint struct {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,7 +50,7 @@ func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 		t.Fatal(err)
 	}
 	log := new(obedient)
-	log.server = New(Options{MaxMembers: 10, MaxChannels: 2, Health: func() error { return nil }, Logger: logger}, core, log, nil, metrics.NewRegistry())
+	log.server = New(Options{Limits: Limits{MaxMembers: 10}, MaxChannels: 2, Health: func() error { return nil }, Logger: logger}, core, log, nil, metrics.NewRegistry())
 	return log.server, log
 }
 
@@ -288,7 +289,14 @@ func TestOtherSitesAreTurnedAway(t *testing.T) {
 		}
 		r.Header.Set("token", c.token)
 		reached := false
-		guard(c.token, new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })).ServeHTTP(httptest.NewRecorder(), r)
+		want := func() *[sha256.Size]byte {
+			if c.token == "" {
+				return nil
+			}
+			sum := sha256.Sum256([]byte(c.token))
+			return &sum
+		}
+		guard(want, new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })).ServeHTTP(httptest.NewRecorder(), r)
 		if reached != c.ok {
 			t.Errorf("Host %q, Origin %q, token %q: reached is %t", c.host, c.origin, c.token, reached)
 		}

@@ -33,9 +33,9 @@ func ReadToken(path string) (string, error) {
 
 // guard lets requests with the token through, in the header "token" as with the
 // public servers or as "Authorization: Bearer". /health needs none: it says
-// nothing but whether the box is well.
-func guard(token string, wrong *atomic.Int64, next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(token))
+// nothing but whether the box is well. token returns the hash of the token, nil
+// if none is asked for.
+func guard(token func() *[sha256.Size]byte, wrong *atomic.Int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.Header.Get("token")
 		if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && given == "" {
@@ -46,11 +46,12 @@ func guard(token string, wrong *atomic.Int64, next http.Handler) http.Handler {
 		if g, ok := r.Context().Value(guestKey{}).(*guest); ok && g.crowd.full.Load() {
 			w.Header().Set("Connection", "close") // others wait for its place
 		}
+		want := token()
 		switch {
-		case token == "" && !local(r):
+		case want == nil && !local(r):
 			fail(w, http.StatusUnauthorized, errors.New("without a token (api.token_file) requests come from this machine and name it: localhost or an address as Host, no other site as Origin"))
 			return
-		case token == "" || subtle.ConstantTimeCompare(got[:], want[:]) == 1:
+		case want == nil || subtle.ConstantTimeCompare(got[:], want[:]) == 1:
 			if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
 				g.known.Store(true)
 			}

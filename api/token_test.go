@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/sha256"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,7 +32,8 @@ func TestAToken(t *testing.T) {
 		t.Fatalf("read %q, %v", token, err)
 	}
 	var wrong atomic.Int64
-	h := guard(token, &wrong, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	hash := sha256.Sum256([]byte(token))
+	h := guard(func() *[sha256.Size]byte { return &hash }, &wrong, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for _, c := range []struct {
 		path, name, value string
 		code              int

@@ -35,6 +35,7 @@ type WebhookOptions struct {
 	Secret  []byte        // for the signature; empty: none
 	Timeout time.Duration // of one request
 	WasOn   bool          // what the log says of the last start, see broker.HooksOn
+	Stats   *WebhookStats // that go on counting; nil: new ones
 	Logger  *slog.Logger
 }
 
@@ -58,7 +59,7 @@ type Webhook struct {
 	log     Proposer
 	archive Archive
 	app     application
-	stats   WebhookStats
+	stats   *WebhookStats
 	refused []refused // in the order of their times
 
 	said atomic.Int64 // unix ns when warn said something last
@@ -88,11 +89,15 @@ const (
 
 // NewWebhook returns a webhook; nothing happens before Run.
 func NewWebhook(o WebhookOptions, core *broker.Broker, log Proposer, archive Archive) *Webhook {
-	return &Webhook{o: o, core: core, log: log, archive: archive, app: newApplication(o.URL, o.Secret, o.Timeout)}
+	h := &Webhook{o: o, core: core, log: log, archive: archive, stats: o.Stats, app: newApplication(o.URL, o.Secret, o.Timeout)}
+	if h.stats == nil {
+		h.stats = new(WebhookStats)
+	}
+	return h
 }
 
 // Stats returns the counters. Any goroutine.
-func (h *Webhook) Stats() *WebhookStats { return &h.stats }
+func (h *Webhook) Stats() *WebhookStats { return h.stats }
 
 // Run tells the application until ctx ends.
 func (h *Webhook) Run(ctx context.Context) {
@@ -108,6 +113,7 @@ func (h *Webhook) Run(ctx context.Context) {
 		return
 	}
 	defer h.app.client.CloseIdleConnections()
+	defer h.stats.Failing.Store(false)
 	var due, lapse <-chan time.Time // for who is online
 	if h.o.Status {
 		lapse = time.After(max(h.o.Timeout, 2*statusEvery)) // who was there before the start is back by then, or went

@@ -71,6 +71,7 @@ type Broker struct {
 	access *Access
 	stats  Stats
 	inbox  *queue.Queue[event]
+	pulse  queue.Pulse
 
 	channels map[string]*channel
 	users    map[string]*user
@@ -118,6 +119,10 @@ func (b *Broker) Access() *Access { return b.access }
 
 // Stats returns the counters, safe on any goroutine.
 func (b *Broker) Stats() *Stats { return &b.stats }
+
+// Pulse says how Run is: it rests while its inbox is empty, and is with the disk
+// while it waits for a checkpoint.
+func (b *Broker) Pulse() *queue.Pulse { return &b.pulse }
 
 // MaxMessageID returns the largest message id that was replayed. Before Run.
 func (b *Broker) MaxMessageID() int64 { return b.maxID }
@@ -199,14 +204,17 @@ const maxOutgoing = 1024
 // in: who waits in Commit gets an error.
 func (b *Broker) Run(out []Outbox) error {
 	defer b.inbox.Close()
+	defer b.pulse.Say(queue.Rests)
 	b.outboxes, b.outgoing = out, make([][]Delivery, len(out))
 	var events []event
 	for {
 		var ok bool
+		b.pulse.Say(queue.Rests)
 		if events, ok = b.inbox.PopBatch(events[:0], roundItems, roundBytes); !ok {
 			return nil
 		}
 		for i := range events {
+			b.pulse.Say(queue.Works)
 			if err := b.handle(&events[i]); err != nil {
 				return err
 			}

@@ -1,6 +1,9 @@
 package broker
 
-import "gatepost/message"
+import (
+	"gatepost/message"
+	"gatepost/queue"
+)
 
 // touch notes that a channel differs from what the last checkpoint has of it.
 func (b *Broker) touch(ch *channel) {
@@ -30,6 +33,8 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	if !front || !enough || b.from == c.Generation || b.outgoing == nil {
 		return
 	}
+	b.pulse.Say(queue.Disk)
+	defer b.pulse.Say(queue.Works)
 	if !b.store.Checkpoint(&message.Snapshot{
 		Index: c.Index - 1, Generation: c.Generation, MaxMessageID: b.maxID,
 		Secret: b.dedup.secret, Window: b.dedup.size, Hooks: b.hooks.on, Changed: b.states, Users: b.accountStates, Answers: b.dedup.unsaved,

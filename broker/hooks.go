@@ -118,6 +118,31 @@ func (u *user) status(c connection, online bool) Status {
 	return s
 }
 
+// AskHooks says whether somebody asks for Work from now on, as Options.Hooks did
+// for the beginning. What was taken with Work and not given back is offered again:
+// nobody may hold any. It returns whether the log says that hooks are on. Any
+// goroutine; see Talks.
+func (b *Broker) AskHooks(ctx context.Context, on bool) (was bool, err error) {
+	err = b.ask(ctx, func() {
+		was = b.hooks.on
+		b.o.Hooks = on
+		b.hooks.waiting = nil
+		if !on {
+			clear(b.hooks.statuses)
+			b.hooks.missed = false
+		}
+		for _, ch := range b.channels {
+			if ch.waiting = false; message.EventsChannel([]byte(ch.ID)) == nil {
+				b.tell(ch)
+			}
+		}
+	})
+	if err != nil {
+		return false, err // apply may be about to write was
+	}
+	return was, nil
+}
+
 // HooksReady is written to when there may be something in Work or Statuses.
 func (b *Broker) HooksReady() <-chan struct{} { return b.hooks.ready }
 

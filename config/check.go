@@ -35,7 +35,7 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 		}
 	}
 
-	if c.HTTP != "" && c.API.Token() == "" && !thisMachine(c.HTTP) {
+	if c.HTTP != "" && c.CheckHTTP(c.HTTP) != nil {
 		refuse("%s can be reached from other machines and asks for no token: set api.token_file, or listen on 127.0.0.1", c.say("http"))
 	}
 	if page := int64(prof.Facts.PageSize); page > 0 && c.Net.Scratch%page != 0 {
@@ -94,6 +94,15 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 			formatSize(hwprofile.ConnectionBytes), formatSize(hwprofile.ChannelBytes), formatSize(hwprofile.DedupBytes), formatSize(hwprofile.InflightBytes))
 	}
 	return problems
+}
+
+// CheckHTTP says why the HTTP API must not be served at an address: other
+// machines reach it, and no token is asked for.
+func (c *Config) CheckHTTP(address string) error {
+	if c.API.Token() == "" && !thisMachine(address) {
+		return fmt.Errorf("HTTP at %s can be reached from other machines and asks for no token: set api.token_file, or listen on 127.0.0.1", address)
+	}
+	return nil
 }
 
 // checkFiles holds max_connections against the limit of open files. What the

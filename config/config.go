@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -31,6 +33,8 @@ type Config struct {
 	Memory  Memory
 
 	origin map[string]string // key name -> where its value came from; every key is present
+	prof   hwprofile.Profile
+	again  func() (*Config, error) // see Reload
 }
 
 // API is the HTTP API.
@@ -46,6 +50,24 @@ func (a API) Token() string {
 		return ""
 	}
 	return a.TokenFile
+}
+
+// credential is how the value of a key for a file begins when systemd has the
+// file: LoadCredential= and SetCredential= of the unit, under a name.
+const credential = "credential:"
+
+// File returns the path of a file that a key names. dir is CREDENTIALS_DIRECTORY.
+func File(value, dir string) (string, error) {
+	name, ok := strings.CutPrefix(value, credential)
+	switch {
+	case !ok:
+		return value, nil
+	case name == "" || strings.ContainsAny(name, "/\x00") || name[0] == '.':
+		return "", fmt.Errorf("cannot use %q: %q is no name of a credential", value, name)
+	case dir == "":
+		return "", fmt.Errorf("cannot use %q: this process was given no credentials; LoadCredential=%s:PATH in the systemd unit gives one", value, name)
+	}
+	return filepath.Join(dir, name), nil
 }
 
 // TLS is encrypted connections. Files are "off" where there is none.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"sort"
 	"strings"
@@ -27,7 +28,13 @@ func Load(path string, flags map[string]string, prof hwprofile.Profile) (*Config
 			return nil, err
 		}
 	}
-	return load(path, file, flags, prof, openFiles())
+	c, err := load(path, file, flags, prof, openFiles())
+	if err != nil {
+		return nil, err
+	}
+	flags = maps.Clone(flags)
+	c.again = func() (*Config, error) { return Load(path, flags, prof) }
+	return c, nil
 }
 
 func readFile(path string) ([]byte, error) {
@@ -66,7 +73,7 @@ func load(path string, file []byte, flags map[string]string, prof hwprofile.Prof
 
 // defaults is the configuration of a machine without a file and flags.
 func defaults(prof hwprofile.Profile) *Config {
-	c := &Config{origin: make(map[string]string)}
+	c := &Config{origin: make(map[string]string), prof: prof}
 	for _, k := range table() {
 		value, origin := k.builtin, "built-in"
 		if k.profile != nil {

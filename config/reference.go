@@ -19,12 +19,16 @@ func Reference() string {
 		if s.name != "" {
 			title = "[" + s.name + "]"
 		}
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| key | value | default | meaning |\n|---|---|---|---|\n", title, s.help)
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| key | value | default | live | meaning |\n|---|---|---|---|---|\n", title, s.help)
 		for _, k := range keys {
 			if sectionOf(k.name) != s.name {
 				continue
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.name, cell(k.expected()), k.referenceDefault(), cell(k.help))
+			live := ""
+			if k.live {
+				live = "yes"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.name, cell(k.expected()), k.referenceDefault(), live, cell(k.help))
 		}
 	}
 	b.WriteString(referenceProfiles())
@@ -50,6 +54,12 @@ message names the file and line, what was found and what was expected. The
 values are also held against each other and against the machine: everything that
 can fill up must fit into ` + "`memory.limit`" + `, and ` + "`net.max_connections`" + ` must fit the limit
 of open files.
+
+SIGHUP (` + "`systemctl reload gatepost`" + `) makes a running broker read the file again. Keys
+with "yes" in the column "live" take their new value at once, and nobody is
+disconnected; the log names those that changed and need a restart. Flags stay what they were
+at the start. A file that does not pass changes nothing. What token, certificate
+and secret files hold is read again too.
 
 ` + "```toml" + `
 # A small example.

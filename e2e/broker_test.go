@@ -225,6 +225,9 @@ func (b *broker) tryStart() error {
 // launch starts the process and does not wait until it is ready.
 func (b *broker) launch() error {
 	args := []string{"run", "--data", b.dir, "--tcp", b.want[0], "--ws", b.want[1], "--http", b.want[2]}
+	if b.want[2] == "" { // a file says it
+		args = args[:len(args)-2]
+	}
 	if b.encrypted {
 		args = append(args, "--encryption", "on")
 	} else {

@@ -161,7 +161,7 @@ func TestTLS(t *testing.T) {
 					}
 				}
 			}
-			again("certificates read again")
+			again("configuration read again")
 			after := serial()
 			if after == before {
 				t.Error("the old certificate is still there")
@@ -169,7 +169,7 @@ func TestTLS(t *testing.T) {
 			if err := os.WriteFile(ca.file("box.pem"), []byte("rubbish"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			again("certificates not read again")
+			again("configuration not read again")
 			if serial() != after {
 				t.Error("a bad certificate took the place of a good one")
 			}

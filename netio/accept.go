@@ -63,13 +63,13 @@ func (l *Loop) accept(i int) {
 			continue
 		}
 		l.acceptFailing = false
-		if l.server.active.Add(1) > int64(l.server.opt.MaxConns) {
+		if l.server.active.Add(1) > l.server.most.Load() {
 			l.server.active.Add(-1)
 			l.stats.Refused.Add(1)
 			unix.Close(fd)
 			continue
 		}
-		if ln.tls && l.server.sealed.Add(1) > int64(l.server.opt.MaxTLS) {
+		if ln.tls && l.server.sealed.Add(1) > l.server.mostTLS.Load() {
 			l.server.sealed.Add(-1)
 			l.server.active.Add(-1)
 			l.stats.Refused.Add(1)

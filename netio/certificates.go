@@ -27,23 +27,33 @@ func LoadCertificates(cert, key, clients string) (*Certificates, error) {
 // Reload reads the files again, for connections from now on. After an error
 // everything is as before.
 func (c *Certificates) Reload() error {
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	o, err := read(c.cert, c.key, c.clients)
+	if err == nil {
+		c.now.Store(o)
+	}
+	return err
+}
+
+// Take puts what another one has read in the place of what c has.
+func (c *Certificates) Take(other *Certificates) { c.now.Store(other.now.Load()) }
+
+func read(cert, key, clients string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return fmt.Errorf("cannot use the certificate %s with the key %s: %w", c.cert, c.key, err)
+		return nil, fmt.Errorf("cannot use the certificate %s with the key %s: %w", cert, key, err)
 	}
 	o := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true}
-	if c.clients != "" {
-		text, err := os.ReadFile(c.clients)
+	if clients != "" {
+		text, err := os.ReadFile(clients)
 		if err != nil {
-			return fmt.Errorf("cannot read the authorities of clients: %w", err)
+			return nil, fmt.Errorf("cannot read the authorities of clients: %w", err)
 		}
 		o.ClientCAs, o.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
 		if !o.ClientCAs.AppendCertsFromPEM(text) {
-			return fmt.Errorf("cannot use the authorities of clients in %s: %w", c.clients, errors.New("there is no certificate in PEM"))
+			return nil, fmt.Errorf("cannot use the authorities of clients in %s: %w", clients, errors.New("there is no certificate in PEM"))
 		}
 	}
-	c.now.Store(o)
-	return nil
+	return o, nil
 }
 
 // Config is what a server needs. It follows Reload.

@@ -100,11 +100,8 @@ func (ln *listener) open(family int, sa unix.Sockaddr) error {
 			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
 		}
 	}
-	for _, o := range socketOptions {
-		err := unix.SetsockoptInt(ln.fd, o.level, o.key, o.value)
-		if err != nil && err != unix.ENOPROTOOPT { // an old kernel or an emulator may lack one
-			return fmt.Errorf("setsockopt %s to %d: %w", o.name, o.value, err)
-		}
+	if err := ln.tune(); err != nil {
+		return err
 	}
 	if err := unix.Bind(ln.fd, sa); err != nil {
 		return os.NewSyscallError("bind", err)
@@ -117,6 +114,17 @@ func (ln *listener) open(family int, sa unix.Sockaddr) error {
 		return os.NewSyscallError("getsockname", err)
 	}
 	ln.addr = addrPort(bound)
+	return nil
+}
+
+// tune sets socketOptions.
+func (ln *listener) tune() error {
+	for _, o := range socketOptions {
+		err := unix.SetsockoptInt(ln.fd, o.level, o.key, o.value)
+		if err != nil && err != unix.ENOPROTOOPT { // an old kernel or an emulator may lack one
+			return fmt.Errorf("setsockopt %s to %d: %w", o.name, o.value, err)
+		}
+	}
 	return nil
 }
 

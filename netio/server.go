@@ -15,6 +15,8 @@ type Server struct {
 	active  atomic.Int64 // connections, counted from accept to close
 	shaking atomic.Int64 // of them, those of TLS whose handshake is not done
 	sealed  atomic.Int64 // of them, those of TLS
+	most    atomic.Int64 // Options.MaxConns, or as set since
+	mostTLS atomic.Int64 // Options.MaxTLS, likewise
 	tcp     []netip.AddrPort
 	ws      []netip.AddrPort
 	tls     []netip.AddrPort
@@ -29,6 +31,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opt: o}
+	s.SetMaxConns(o.MaxConns, o.MaxTLS)
 	for i := range o.Loops {
 		l, err := newLoop(s, i)
 		if err != nil {
@@ -117,6 +120,13 @@ func first(a []netip.AddrPort) net.Addr {
 		return nil
 	}
 	return net.TCPAddrFromAddrPort(a[0])
+}
+
+// SetMaxConns changes Options.MaxConns and Options.MaxTLS for connections to
+// come; those that are open stay. Any goroutine may call it.
+func (s *Server) SetMaxConns(all, tls int) {
+	s.most.Store(int64(all))
+	s.mostTLS.Store(int64(tls))
 }
 
 // Conns returns the number of open connections.

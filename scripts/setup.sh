@@ -24,6 +24,9 @@ need npm npm
 need e2fsprogs mkfs.ext4 fsck.ext4 # file systems that lose power
 need mount mount umount losetup
 need util-linux mkfs
+need systemd-container systemd-nspawn # a systemd as PID 1
+need mmdebstrap mmdebstrap        # the Debian around it
+need systemd systemd-analyze      # what it thinks of the units
 
 if [ -z "$missing" ]; then
 	echo "nothing is missing"

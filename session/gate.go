@@ -47,6 +47,13 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
+// Limits are the options that may change while a gate runs, see there.
+type Limits struct {
+	MaxPayload int
+	Rate       int
+	Retry      ack.Options // but for its Tick and Slots
+}
+
 // Stats counts what a gate did; readable on any goroutine.
 type Stats struct {
 	Live        atomic.Int64 // logged-in connections
@@ -77,6 +84,7 @@ type Gate struct {
 	core   *broker.Broker
 	access *broker.Access
 	log    Proposer
+	limits atomic.Pointer[Limits] // to be taken over; nil: none
 	fetch  *broker.Reader
 	box    mailbox
 	stats  Stats
@@ -171,6 +179,13 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 
 // Post leaves deliveries for the loop; see broker.Outbox. Any goroutine.
 func (g *Gate) Post(ds []broker.Delivery) { g.box.post(ds) }
+
+// SetLimits changes limits, for what comes in from the next round on. Any
+// goroutine.
+func (g *Gate) SetLimits(l Limits) {
+	g.limits.Store(&l)
+	g.loop.Wake()
+}
 
 // Stats returns the counters. Any goroutine.
 func (g *Gate) Stats() *Stats { return &g.stats }
@@ -360,6 +375,10 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 // the log.
 func (g *Gate) OnRound(now time.Time) time.Duration {
 	g.now = now
+	if l := g.limits.Load(); l != nil && g.limits.CompareAndSwap(l, nil) {
+		g.o.MaxPayload, g.o.Rate, g.o.Retry = l.MaxPayload, l.Rate, l.Retry
+		g.inflight.Tune(l.Retry)
+	}
 	g.deliver()
 	next := g.inflight.Tick(now, g.due)
 	g.stats.Inflight.Store(int64(g.inflight.Len()))

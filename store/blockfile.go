@@ -76,10 +76,7 @@ type openFile struct {
 
 // openBlocks lists the files of a directory, which it makes if need be.
 func openBlocks(o blockOptions) (*blocks, error) {
-	if o.FileSize <= 0 {
-		o.FileSize = defaultBlockFile
-	}
-	o.FileSize = min(o.FileSize, 1<<30)
+	o.FileSize = fileSize(o.FileSize)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -115,6 +112,17 @@ func openBlocks(o blockOptions) (*blocks, error) {
 	}
 	return b, nil
 }
+
+// fileSize is blockOptions.FileSize as it is used.
+func fileSize(n int64) int64 {
+	if n <= 0 {
+		n = defaultBlockFile
+	}
+	return min(n, 1<<30)
+}
+
+// resize changes blockOptions.FileSize. The checkpoint's goroutine calls it.
+func (b *blocks) resize(n int64) { b.o.FileSize = fileSize(n) }
 
 func blockName(number uint32, salt uint64) string {
 	return fmt.Sprintf("%016x-%016x.blk", number, salt)

@@ -43,8 +43,11 @@ func (s *Store) Run() error {
 			reply <- imageReply{image, err}
 		case now := <-ticker.C:
 			s.forget(now)
+		case <-s.ruling:
+			s.blocks.resize(s.current().BlockFile)
+			s.forget(time.Now())
 		case f := <-s.work:
-			if s.o.Budget > 0 && s.size() > s.o.Budget { // room for what is written now
+			if budget := s.current().Budget; budget > 0 && s.size() > budget { // room for what is written now
 				s.forget(time.Now())
 			}
 			if !s.persist(f) {

@@ -32,8 +32,11 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 	if o.RetireAtOnce {
 		o.Logger.Warn("THE LOG IS RETIRED AT ONCE: damage to the newest metadata costs what was acknowledged; this is for tests only")
 	}
+	if o.Progress == nil {
+		o.Progress = func() {}
+	}
 	s := &Store{o: o, series: make(map[*message.Channel]*series), names: make(map[string]*series), next: 1, dropping: true,
-		work: make(chan *frozen, 1), free: make(chan struct{}, 1), images: make(chan chan imageReply), done: make(chan struct{})}
+		work: make(chan *frozen, 1), free: make(chan struct{}, 1), images: make(chan chan imageReply), ruling: make(chan struct{}, 1), done: make(chan struct{})}
 	restored, report, err := s.open()
 	if err != nil {
 		if s.meta != nil {
@@ -61,7 +64,7 @@ func (s *Store) metaOptions() metaOptions {
 }
 
 func (s *Store) blockOptions() blockOptions {
-	return blockOptions{Dir: filepath.Join(s.o.Dir, "blocks"), FileSize: s.o.BlockFile, NoSync: s.o.NoSync, Logger: s.o.Logger}
+	return blockOptions{Dir: filepath.Join(s.o.Dir, "blocks"), FileSize: s.current().BlockFile, NoSync: s.o.NoSync, Logger: s.o.Logger}
 }
 
 // readCheckpoint reads the newest checkpoint's record.
@@ -176,6 +179,7 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 func (s *Store) loadChannels(restored *message.Restored) (map[uint32]*series, error) {
 	numbers := make(map[uint32]*series)
 	err := s.meta.each(bucketChannel, nil, func(key, value []byte) error {
+		s.o.Progress()
 		st, number, err := decodeState(key, value)
 		if err != nil {
 			return fmt.Errorf("cannot read the state of a channel: %w", err)
@@ -212,6 +216,7 @@ func (s *Store) loadPages(numbers map[uint32]*series, gone map[*series]uint64, r
 	}
 	missing := make(map[uint32]int)
 	err := s.meta.each(bucketPage, nil, func(key, value []byte) error {
+		s.o.Progress()
 		_, blocks, err := decodePage(value)
 		if err != nil {
 			return fmt.Errorf("cannot read page %x: %w", key, err)
@@ -278,6 +283,7 @@ func (s *Store) loadFirst(numbers map[uint32]*series) error {
 func (s *Store) loadAnswers() (func(func(message.Answer) bool), error) {
 	var pages []iter.Seq[message.Answer]
 	err := s.meta.each(bucketAnswers, nil, func(key, value []byte) error {
+		s.o.Progress()
 		count, answers, err := decodeAnswers(value)
 		if err == nil && len(key) != 12 {
 			err = errFormat
@@ -324,7 +330,10 @@ func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 	}
 	known := len(c.channels)
 	for _, f := range s.blocks.files() {
-		if err := s.blocks.scan(f.number, c.section, func(offset, bytes int64, reason string) {
+		if err := s.blocks.scan(f.number, func(head section, at place, raw []byte) error {
+			s.o.Progress()
+			return c.section(head, at, raw)
+		}, func(offset, bytes int64, reason string) {
 			report.trouble("block file %d, offset %d: %d bytes are damaged: %s", f.number, offset, bytes, reason)
 		}); err != nil {
 			return err

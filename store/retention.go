@@ -137,9 +137,9 @@ func (s *Store) all() []*series {
 func (s *Store) ruled() map[*series]message.Keep {
 	s.mu.RLock() // apply may give a channel another rule
 	defer s.mu.RUnlock()
-	rules := make(map[*series]message.Keep)
+	rules, types := make(map[*series]message.Keep), s.current().Keep
 	for _, c := range s.series {
-		keep := s.o.Keep[c.channel.Type]
+		keep := types[c.channel.Type]
 		if c.keep != nil {
 			keep = *c.keep
 		}
@@ -189,7 +189,8 @@ func (s *Store) expired(now time.Time) (trims []trim) {
 func (s *Store) outgrown(trims []trim) (dead []uint32, oldest uint32) {
 	files, total := s.blocks.files(), s.size()
 	oldest = s.newest.oldest
-	over := s.o.Budget > 0 && total > s.o.Budget
+	budget := s.current().Budget
+	over := budget > 0 && total > budget
 	if len(files) < 2 || !over && !s.dropping && len(trims) == 0 {
 		return nil, oldest
 	}
@@ -214,7 +215,7 @@ func (s *Store) outgrown(trims []trim) (dead []uint32, oldest uint32) {
 		}
 	}
 	for _, f := range files {
-		if f.number >= newest || live[f.number] > 0 && (s.o.Budget == 0 || total <= s.o.Budget) {
+		if f.number >= newest || live[f.number] > 0 && (budget == 0 || total <= budget) {
 			break
 		}
 		if live[f.number] > 0 {

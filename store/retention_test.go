@@ -256,3 +256,31 @@ func TestDeadFilesGo(t *testing.T) {
 	w.checkKept()
 	t.Logf("%d files, %d are left", before, len(after))
 }
+
+// New rules hold for an open store at once: what is too much by them goes with no
+// checkpoint, and block files have another size from then on.
+func TestNewRules(t *testing.T) {
+	r := random(t)
+	w := newWorld(t)
+	for i := range 3000 {
+		w.say("a", payload(r))
+		if i%50 == 49 {
+			w.checkpoint()
+		}
+	}
+	before := len(w.store.blocks.files())
+	w.store.SetRules(Rules{Keep: map[uint8]message.Keep{2: {Count: 500}}, BlockFile: 20_000})
+	end := w.run()
+	for deadline := time.Now().Add(10 * time.Second); w.store.stats.Dropped.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was dropped")
+		}
+	}
+	if _, first, last := w.store.Find(2, []byte("a")); first < 1000 {
+		t.Errorf("%d to %d are kept, want about 500", first, last)
+	}
+	end()
+	if before == 0 || w.store.blocks.o.FileSize != 20_000 {
+		t.Errorf("%d block files before, the next ones get %d bytes, want 20000", before, w.store.blocks.o.FileSize)
+	}
+}

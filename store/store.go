@@ -13,8 +13,7 @@ import (
 
 // Options say where a store is and how it grows.
 type Options struct {
-	Dir       string // data directory; the store is in its subdirectories blocks and meta
-	BlockFile int64  // bytes of a block file; 0: 64 MiB
+	Dir string // data directory; the store is in its subdirectories blocks and meta
 	// NoSync leaves out every sync, for tests that show that their rig sees
 	// the loss.
 	NoSync bool
@@ -35,8 +34,7 @@ type Options struct {
 	// store and log take on the disk together, bytes, 0: nothing does; the
 	// oldest block files go first. Reserve is what is left free inside it for
 	// the log and the checkpoint to come, LogSize what the log takes.
-	Keep    map[uint8]message.Keep
-	Budget  int64
+	Rules
 	Reserve int64
 	LogSize func() int64
 	// MaxUnsaved is how many messages may be in the log only while checkpoints
@@ -47,8 +45,19 @@ type Options struct {
 	part    int           // answers that are written at a time, for tests; 0: answersPart
 	retry   time.Duration // first wait after a failed checkpoint, for tests; 0: retryFirst
 
+	// Progress is called by Open for each thing that it has read; nil: nobody
+	// wants to know.
+	Progress func()
 	// Retire gives up the generations of the log below one.
 	Retire func(below uint64) error
+}
+
+// Rules are how much is kept, as said in Options. They may change while the
+// store is open, see SetRules.
+type Rules struct {
+	Keep      map[uint8]message.Keep
+	Budget    int64
+	BlockFile int64 // bytes of a block file from now on; 0: 64 MiB
 }
 
 // Stats counts what a store did; readable on any goroutine.
@@ -72,6 +81,7 @@ type Stats struct {
 // checkpoint's goroutine; Read and Stats are anybody's.
 type Store struct {
 	o     Options
+	rules atomic.Pointer[Rules] // as set since; nil: those of o. What it points to does not change
 	stats Stats
 
 	mu     sync.RWMutex // guards what follows; never held while a file is used
@@ -93,6 +103,7 @@ type Store struct {
 	free    chan struct{} // busy or Behind may have changed
 	done    chan struct{}
 	images  chan chan imageReply
+	ruling  chan struct{} // rules has changed
 	stop    sync.Once
 
 	// The checkpoint's goroutine owns these.
@@ -160,8 +171,8 @@ func (s *Store) Ahead() error {
 		return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d messages are in the log only, the limit is %d", n, s.o.MaxUnsaved)
 	}
 	logged := s.put.Load() - s.saved.Load()
-	if n := logged + s.stats.BlockBytes.Load() + s.stats.MetaBytes.Load(); s.o.Budget > 0 && n >= s.o.Budget {
-		return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d bytes are taken, %d of them in the log only; the budget is %d (store.budget)", n, logged, s.o.Budget)
+	if n, budget := logged+s.stats.BlockBytes.Load()+s.stats.MetaBytes.Load(), s.current().Budget; budget > 0 && n >= budget {
+		return fmt.Errorf("checkpoints fail, see the lines \"checkpoint failed\", and %d bytes are taken, %d of them in the log only; the budget is %d (store.budget)", n, logged, budget)
 	}
 	return nil
 }
@@ -273,6 +284,24 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 		maxMessageID: snap.MaxMessageID, nextChannel: s.next, secret: snap.Secret}
 	s.work <- f
 	return true
+}
+
+// current returns the rules that hold now.
+func (s *Store) current() *Rules {
+	if r := s.rules.Load(); r != nil {
+		return r
+	}
+	return &s.o.Rules
+}
+
+// SetRules changes how much is kept. What is too much by the new rules goes at
+// once. The map is taken over. Any goroutine.
+func (s *Store) SetRules(r Rules) {
+	s.rules.Store(&r)
+	select {
+	case s.ruling <- struct{}{}:
+	default: // it will be looked at anyway
+	}
 }
 
 // Index is the log index up to which a checkpoint holds everything, and

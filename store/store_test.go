@@ -115,7 +115,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) options() Options {
-	o := Options{Dir: w.dir, BlockFile: w.blockCap, NoSync: true, segment: 1 << 20, part: 7, ReadLog: w.log.read, Retire: w.log.retire, Oldest: w.log.oldest()}
+	o := Options{Dir: w.dir, Rules: Rules{BlockFile: w.blockCap}, NoSync: true, segment: 1 << 20, part: 7, ReadLog: w.log.read, Retire: w.log.retire, Oldest: w.log.oldest()}
 	if w.change != nil {
 		w.change(&o)
 	}

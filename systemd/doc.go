@@ -1,16 +1,19 @@
-// Package systemd tells the service manager how the process is: that it is
-// ready, what it is doing, that it still turns, that it is about to stop. It
-// speaks the notification protocol and nothing else. gatepost.service beside it
-// is the unit that expects this.
+// Package systemd is what a process and its service manager say to each other:
+// that it is ready, what it is doing, that it still turns, that it is about to
+// stop; which sockets it was given; and its log, with all fields, for journald.
+// The units that expect this are beside it.
 //
-// Without a service manager (no NOTIFY_SOCKET) everything here does nothing and
-// succeeds, so callers need no second path.
+// Without a service manager everything here does nothing and succeeds, so
+// callers need no second path.
 //
 // # Ownership
 //
 // A Manager is an immutable value made by main from the environment; the
 // package itself reads none. Its methods may be called from any goroutine. No
-// socket stays open between two calls.
+// socket stays open between two calls. Passed gives descriptors away: they are
+// the caller's. A Journal may be used from any goroutine; it keeps one socket to
+// journald, opens it again when journald has been started anew, and hands a line
+// that does not get through to its fallback.
 //
 // # What the watchdog proves
 //

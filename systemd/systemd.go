@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // States for Notify. Several may be joined with "\n".
@@ -15,6 +17,16 @@ const (
 	Stopping  = "STOPPING=1"  // the end has begun
 	Watchdog  = "WATCHDOG=1"  // all is well; see Manager.Interval
 )
+
+// ReloadingNow is Reloading with the time at which it began, as newer managers
+// want it.
+func ReloadingNow() string {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return Reloading
+	}
+	return Reloading + "\nMONOTONIC_USEC=" + strconv.FormatInt(t.Nano()/1000, 10)
+}
 
 // sendTimeout is how long Notify waits for a manager that does not read.
 const sendTimeout = 2 * time.Second

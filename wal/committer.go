@@ -33,6 +33,7 @@ type Committer struct {
 	done  chan struct{}                // closed when Run returns
 	state atomic.Pointer[trouble]      // nil: none
 	stats counters
+	pulse queue.Pulse
 
 	// Run's goroutine owns these.
 	group []*message.Batch
@@ -127,11 +128,14 @@ func (c *Committer) Run() error {
 		c.probe.Reset(c.every)
 	}
 	var failed error // of the log
+	defer c.pulse.Say(queue.Rests)
 	for {
+		c.pulse.Say(queue.Rests)
 		batches, more := c.inbox.PopBatch(c.group[:0], c.o.GroupItems, c.o.GroupBytes)
 		if !more {
 			return failed
 		}
+		c.pulse.Say(queue.Works)
 		if c.o.Linger > 0 && len(batches) < fewBatches {
 			time.Sleep(c.o.Linger)
 			batches = c.inbox.TryPopBatch(batches, c.o.GroupItems-len(batches), c.o.GroupBytes)
@@ -148,6 +152,10 @@ func (c *Committer) Run() error {
 		}
 	}
 }
+
+// Pulse says how Run is: it rests while it waits for batches and for the sink,
+// and is with the disk from the beginning of a write to the end of its sync.
+func (c *Committer) Pulse() *queue.Pulse { return &c.pulse }
 
 // Close takes in nothing more and waits until everything taken before is
 // durable, or refused, and Run has returned. Run must have been started, or be
@@ -181,6 +189,7 @@ func (c *Committer) commit(batches []*message.Batch) error {
 	frame, records := c.frame[:headerSize], 0
 	for _, b := range batches {
 		if b == nil {
+			c.pulse.Say(queue.Disk)
 			c.lookAgain()
 		} else if !b.Volatile() {
 			frame = append(frame, b.Bytes()...)
@@ -194,6 +203,7 @@ func (c *Committer) commit(batches []*message.Batch) error {
 	if t := c.state.Load(); t != nil {
 		refusal = t.err
 	} else if records > 0 {
+		c.pulse.Say(queue.Disk)
 		if index, at, refusal = c.log.append(frame, records); refusal == nil {
 			c.stats.groups.Inc()
 			c.stats.records.Add(int64(records))
@@ -203,6 +213,7 @@ func (c *Committer) commit(batches []*message.Batch) error {
 			refusal = c.fail(refusal)
 		}
 	}
+	c.pulse.Say(queue.Rests) // the sink may wait, and says how it is
 	for i, b := range batches {
 		if b == nil {
 			continue
