@@ -40,7 +40,8 @@ func exampleServer(t testing.TB) (*Server, *obedient) {
 	if err := s.core.Replay(message.Committed{Index: 2, Generation: 1, Batch: b}); err != nil {
 		t.Fatal(err)
 	}
-	s.archive, s.o.MaxChannels, s.o.MaxPayload, s.o.Backup = drawer{}, 10, 64, func(io.Writer) error { return nil }
+	s.archive, s.o.MaxChannels, s.o.Backup = drawer{}, 10, func(io.Writer) error { return nil }
+	s.SetLimits(Limits{MaxMembers: 10, MaxPayload: 64})
 	done := make(chan error)
 	go func() { done <- s.core.Run(nil) }()
 	t.Cleanup(func() {
