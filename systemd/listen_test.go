@@ -6,57 +6,89 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-func TestNothingIsPassed(t *testing.T) {
-	for _, pairs := range [][]string{{}, {"LISTEN_PID", "42"}, {"LISTEN_FDS", "1", "LISTEN_PID", "43"}} {
-		if got, err := Passed(env(pairs...), 42); got != nil || err != nil {
-			t.Errorf("%q: %v, %v", pairs, got, err)
+// TestPassedChild is the process that the tests below pass descriptors to.
+func TestPassedChild(t *testing.T) {
+	if os.Getenv("GATEPOST_TEST_PASSED") == "" {
+		t.Skip("is run by other tests")
+	}
+	passed, err := Passed(os.Getenv, os.Getpid())
+	for _, name := range []string{"gatepost", "gatepost-ws", "unknown"} {
+		for _, fd := range passed[name] {
+			flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+			text := make([]byte, 10)
+			n, _ := unix.Pread(fd, text, 0)
+			fmt.Printf("%s=%d cloexec=%t %s\n", name, fd, flags&unix.FD_CLOEXEC != 0, text[:n])
 		}
 	}
+	fmt.Printf("error=%v\n", err)
 }
 
-func TestWhatIsPassedMustMakeSense(t *testing.T) {
-	for want, pairs := range map[string][]string{
-		`LISTEN_PID=""`:      {"LISTEN_FDS", "1"},
-		`LISTEN_PID="me"`:    {"LISTEN_FDS", "1", "LISTEN_PID", "me"},
-		`LISTEN_FDS="many"`:  {"LISTEN_FDS", "many", "LISTEN_PID", "42"},
-		`LISTEN_FDS="-1"`:    {"LISTEN_FDS", "-1", "LISTEN_PID", "42"},
-		"3 names for 2":      {"LISTEN_FDS", "2", "LISTEN_PID", "42", "LISTEN_FDNAMES", "a:b:c"},
-		"cannot use descrip": {"LISTEN_FDS", "100000", "LISTEN_PID", "42"},
-	} {
-		if _, err := Passed(env(pairs...), 42); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: error %v, want one about %q", pairs, err, want)
-		}
-	}
-}
-
-// Descriptors 3 and up are the test process's own, so another one is asked.
-func TestDescriptorsComeByName(t *testing.T) {
-	if os.Getenv("SYSTEMD_TEST_PASSED") == "1" {
-		got, err := Passed(func(k string) string {
-			if k == "LISTEN_PID" {
-				return fmt.Sprint(os.Getpid())
-			}
-			return os.Getenv(k)
-		}, os.Getpid())
-		fmt.Println("passed", got, err)
-		out, _ := exec.Command("/bin/sh", "-c", "ls /proc/self/fd").Output()
-		fmt.Println("inherited", strings.Fields(string(out)))
-		return
-	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestDescriptorsComeByName$")
-	cmd.Env = append(os.Environ(), "SYSTEMD_TEST_PASSED=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=tcp:ws:tcp")
-	for range 3 {
-		f, err := os.Open(os.DevNull)
+// child passes three files to a child whose environment is env; $$ in it is
+// the child's pid. It returns what the child found.
+func child(t *testing.T, env string) string {
+	t.Helper()
+	c := exec.Command("sh", "-c", env+` GATEPOST_TEST_PASSED=1 exec "$0" -test.run ^TestPassedChild$`, os.Args[0])
+	for i := range 3 {
+		f, err := os.CreateTemp(t.TempDir(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		fmt.Fprintf(f, "file %d", i)
+		c.ExtraFiles = append(c.ExtraFiles, f)
 	}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "passed map[tcp:[3 5] ws:[4]] <nil>") || strings.Contains(string(out), "inherited [0 1 2 3 4 5") {
-		t.Errorf("%v\n%s", err, out)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+func TestDescriptorsComeWithTheirNames(t *testing.T) {
+	out := child(t, "LISTEN_FDS=3 LISTEN_PID=$$ LISTEN_FDNAMES=gatepost:gatepost-ws:gatepost")
+	for _, want := range []string{"gatepost=3 cloexec=true file 0\ngatepost=5 cloexec=true file 2\n", "gatepost-ws=4 cloexec=true file 1", "error=<nil>"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("got %s, want %q in it", out, want)
+		}
+	}
+}
+
+func TestDescriptorsWithoutNamesAreUnknown(t *testing.T) {
+	if out := child(t, "LISTEN_FDS=2 LISTEN_PID=$$"); !strings.Contains(out, "unknown=3 cloexec=true file 0\nunknown=4 cloexec=true file 1\nerror=<nil>") {
+		t.Errorf("got %s", out)
+	}
+	// A wrong number of names is said, and nothing is lost.
+	if out := child(t, "LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=a"); !strings.Contains(out, "unknown=4") || !strings.Contains(out, "1 names for LISTEN_FDS=2") {
+		t.Errorf("got %s", out)
+	}
+}
+
+func TestDescriptorsOfAnotherProcessAreNotTouched(t *testing.T) {
+	for _, environment := range [][]string{
+		nil,
+		{"LISTEN_FDS", "3", "LISTEN_PID", "43"},
+		{"LISTEN_FDS", "0", "LISTEN_PID", "42"},
+	} {
+		if passed, err := Passed(env(environment...), 42); len(passed) != 0 || err != nil {
+			t.Errorf("%q: %v, %v", environment, passed, err)
+		}
+	}
+}
+
+func TestNonsenseInListenVariablesIsSaid(t *testing.T) {
+	for _, environment := range [][]string{
+		{"LISTEN_FDS", "3"},
+		{"LISTEN_FDS", "3", "LISTEN_PID", "me"},
+		{"LISTEN_FDS", "many", "LISTEN_PID", "42"},
+		{"LISTEN_FDS", "-1", "LISTEN_PID", "42"},
+		{"LISTEN_FDS", "65537", "LISTEN_PID", "42"},
+	} {
+		if passed, err := Passed(env(environment...), 42); len(passed) != 0 || err == nil {
+			t.Errorf("%q: %v, %v", environment, passed, err)
+		}
 	}
 }
