@@ -129,7 +129,7 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 	lines := make([]talk, 0, min(len(all), size))
 	room := 4 * historyBytes
 	for _, t := range all[:min(len(all), size)] {
-		lines = append(lines, s.line(r, &t, &l, have, &room))
+		lines = append(lines, s.line(&t, &l, have, &room))
 	}
 	reply(w, http.StatusOK, lines)
 }
@@ -144,7 +144,7 @@ func showID(ch *message.Channel, uid string) string {
 
 // line makes a line of the answer. room is how many bytes of messages it still
 // has; the newest of each line is read in any case, for its number.
-func (s *Server) line(r *http.Request, t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
+func (s *Server) line(t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
 	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
 	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
 		Version: t.Version * millisecond, Recents: []stored{}}
@@ -176,7 +176,6 @@ func (s *Server) line(r *http.Request, t *broker.Talk, l *listing, have map[stri
 		if l.Count > 0 && *room > 0 {
 			slices.Reverse(found.Messages) // the newest first
 			line.Recents = p.show(found.Messages)
-			s.streamed(r, &p, line.Recents)
 		}
 		for i := range found.Messages {
 			*room -= len(found.Messages[i].Payload)
@@ -268,9 +267,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		for i := range found.Messages {
 			room -= len(found.Messages[i].Payload)
 		}
-		messages := p.show(found.Messages)
-		s.streamed(r, &p, messages)
-		all = append(all, part{p.ID, p.Type, messages})
+		all = append(all, part{p.ID, p.Type, p.show(found.Messages)})
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))

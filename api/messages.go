@@ -364,14 +364,6 @@ type stored struct {
 	Expire      uint32 `json:"expire"`
 	Timestamp   int64  `json:"timestamp"` // unix seconds
 	Payload     []byte `json:"payload"`   // base64
-
-	// Of a message whose text comes in pieces.
-	End        uint8       `json:"end,omitempty"` // 1: it has ended
-	EndReason  uint8       `json:"end_reason,omitempty"`
-	Error      string      `json:"error,omitempty"`
-	StreamData []byte      `json:"stream_data,omitempty"` // base64; what has come
-	EventMeta  *streamMeta `json:"event_meta,omitempty"`
-	EventHint  *syncHint   `json:"event_sync_hint,omitempty"`
 }
 
 // place names a channel as a user sees it.
@@ -468,9 +460,7 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 	if found.Next != 0 {
 		more = 1
 	}
-	messages := c.show(found.Messages)
-	s.streamed(r, &c.place, messages)
-	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": messages})
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": c.show(found.Messages)})
 }
 
 // picked is the body of /messages.
@@ -526,9 +516,7 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.SortFunc(all, func(a, b entry) int { return int(int64(a.Seq) - int64(b.Seq)) })
 	all = slices.CompactFunc(all, func(a, b entry) bool { return a.Seq == b.Seq })
-	messages := c.show(all)
-	s.streamed(r, &c.place, messages)
-	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": messages})
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": c.show(all)})
 }
 
 // message answers POST /message: the one with an id or a number.
@@ -625,7 +613,5 @@ func (s *Server) one(w http.ResponseWriter, r *http.Request, p place, q question
 		fail(w, http.StatusNotFound, errors.New("cannot read a message: there is none"))
 		return
 	}
-	message := p.show(found.Messages[:1])
-	s.streamed(r, &p, message)
-	reply(w, http.StatusOK, message[0])
+	reply(w, http.StatusOK, p.show(found.Messages[:1])[0])
 }

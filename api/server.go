@@ -58,7 +58,6 @@ type Server struct {
 	values  *metrics.Registry
 	archive Archive
 	source  *Datasource // nil: there is none
-	streams *streams
 	began   time.Time
 	http    http.Server
 
@@ -87,7 +86,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
-	s := &Server{began: time.Now(), streams: newStreams(), o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	s.SetLimits(o.Limits)
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)

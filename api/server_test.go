@@ -117,6 +117,7 @@ func TestChangesAreChecked(t *testing.T) {
 		{"a user without a name", "/user/device_quit", `{"uid":" ","device_flag":1}`, 400, "uid must have"},
 		{"an event", "/message/event", `{"channel_id":"g","channel_type":2,"client_msg_no":"n","event_type":"stream.close"}`, 200, ""},
 		{"an event of nothing", "/message/event", `{"channel_id":"g","channel_type":2,"event_type":"stream.close"}`, 400, "client_msg_no has 0 bytes"},
+		{"an event of another sort", "/message/event", `{"channel_id":"g","channel_type":2,"client_msg_no":"n","event_type":"x"}`, 400, "event_type is"},
 		{"an event of a channel of events", "/message/event", `{"channel_id":"g____event","channel_type":2,"client_msg_no":"n","event_type":"stream.close"}`, 400, "which are for events"},
 		{"no push", "/user/offline_push", `{"uid":"a","device_flag":1,"enabled":0}`, 200, ""},
 		{"half a push", "/user/offline_push", `{"uid":"a","device_flag":1,"enabled":2}`, 400, "enabled is 2"},
