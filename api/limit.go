@@ -13,7 +13,7 @@ import (
 
 // What HTTP may cost, so that it cannot take from the messages: 4 changes, 4
 // pages of history and 8 sends at a time are some 30 MiB at the very worst, a
-// connection some 20 KiB.
+// connection some 20 KiB. Open streams are 2 MiB more, see streams.go.
 const (
 	maxConns    = 64
 	maxChanges  = 4
