@@ -225,3 +225,81 @@ func TestStreamOfAMessage(t *testing.T) {
 	}
 	b.ask(t, "POST", "/message/event", `{"channel_id":"nowhere","channel_type":2,"client_msg_no":"n","event_type":"stream.close"}`, 404, nil)
 }
+
+// A message that is told its end only as a whole: what its pieces add up to so far
+// is in the history while it is open, and with the finish it is there after a kill,
+// by key. After a restart too nothing can follow, and the end is given again.
+func TestFinishOfAnOpenStream(t *testing.T) {
+	b := start(t)
+	b.channel("g", "alice", "robot")
+	b.ask(t, "POST", "/message/send", `{"channel_id":"g","channel_type":2,"from_uid":"robot","client_msg_no":"n","is_stream":1,"payload":"eA=="}`, 200, nil)
+	say := func(status int, id, more string) (d eventData) {
+		t.Helper()
+		var answer struct{ Data eventData }
+		b.ask(t, "POST", "/message/event", fmt.Sprintf(`{"channel_id":"g","channel_type":2,"from_uid":"robot","client_msg_no":"n","event_id":%q,%s}`, id, more), status, &answer)
+		return answer.Data
+	}
+	for i := range 3 {
+		for range 2 { // the second time is the first again
+			say(200, fmt.Sprint("m", i), fmt.Sprintf(`"event_type":"stream.delta","payload":{"kind":"text","delta":"%d "}`, i))
+		}
+		say(200, fmt.Sprint("t", i), fmt.Sprintf(`"event_type":"stream.delta","event_key":"tool","payload":{"rows":%d}`, i))
+	}
+	say(200, "own", `"event_type":"of our own","event_key":"own","visibility":"private","payload":[1]`)
+	type meta struct {
+		Completed bool
+		Open      int `json:"open_event_count"`
+		Events    []struct {
+			Key      string `json:"event_key"`
+			Status   string
+			Snapshot json.RawMessage
+		}
+	}
+	look := func(end int, status string, basic bool) {
+		t.Helper()
+		var page struct {
+			Messages []struct {
+				End  int
+				Data []byte `json:"stream_data"`
+				Meta meta   `json:"event_meta"`
+			}
+		}
+		mode := ""
+		if basic {
+			mode = "basic"
+		}
+		b.ask(t, "POST", "/channel/messagesync", fmt.Sprintf(`{"login_uid":"alice","channel_id":"g","channel_type":2,"event_summary_mode":%q}`, mode), 200, &page)
+		if len(page.Messages) != 1 || page.Messages[0].End != end || string(page.Messages[0].Data) != "0 1 2 " {
+			t.Fatalf("the page is %+v", page)
+		}
+		m := page.Messages[0].Meta
+		want := []string{`main {"kind":"text","text":"0 1 2 "}`, "own ", `tool {"rows":2}`}
+		for i, e := range m.Events {
+			if basic {
+				want[i], _, _ = strings.Cut(want[i], "{")
+			}
+			if got := e.Key + " " + string(e.Snapshot); i >= len(want) || got != want[i] || e.Status != status {
+				t.Errorf("event %d is %s %s, want %s %s", i, got, e.Status, want[i], status)
+			}
+		}
+		if len(m.Events) != len(want) || m.Completed != (end == 1) || m.Open != 3*(1-end) {
+			t.Errorf("event_meta is %+v", m)
+		}
+	}
+	look(0, "open", false)
+	look(0, "open", true)
+	fin := say(200, "fin", `"event_type":"stream.finish"`)
+	look(1, "closed", false)
+	b.again()
+	look(1, "closed", false)
+	for _, key := range []string{"main", "tool", "new"} {
+		say(400, "late", fmt.Sprintf(`"event_type":"stream.delta","event_key":%q,"payload":{"kind":"text","delta":"late"}`, key))
+	}
+	if again := say(200, "another", `"event_type":"stream.finish"`); again.Seq != fin.Seq || again.Status != "closed" {
+		t.Errorf("finished again: %+v, the first was %+v", again, fin)
+	}
+	if closed := say(200, "close", `"event_type":"stream.close"`); closed.Seq != fin.Seq {
+		t.Errorf("closed after the finish: %+v", closed)
+	}
+	look(1, "closed", false)
+}
