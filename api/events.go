@@ -181,7 +181,8 @@ func (s *Server) event(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if delta || e.EventType == eventSnapshot || l == nil {
-		err = s.streams.admit(st, laneCost+len(e.EventKey)+len(e.EventID)+len(e.EventType)+6*len(e.Payload))
+		// Written again, text has at most twice the bytes.
+		err = s.streams.admit(st, laneCost+len(e.EventKey)+len(e.EventID)+len(e.EventType)+2*len(e.Payload))
 	}
 	if err != nil {
 		status := http.StatusServiceUnavailable

@@ -303,3 +303,24 @@ func TestFinishOfAnOpenStream(t *testing.T) {
 	}
 	look(1, "closed", false)
 }
+
+// As much as the pieces of one message may be goes into one record, also where the
+// log writes little at once, and no more is taken.
+func TestLongestStream(t *testing.T) {
+	b := start(t, rolls)
+	b.channel("g", "alice", "robot")
+	b.ask(t, "POST", "/message/send", `{"channel_id":"g","channel_type":2,"from_uid":"robot","client_msg_no":"n","is_stream":1,"payload":"eA=="}`, 200, nil)
+	piece := strings.Repeat("<\u2028é&", 500) // 3,500 bytes, and 5,000 as JSON
+	say := func(status int, id int, more string) {
+		t.Helper()
+		b.ask(t, "POST", "/message/event", fmt.Sprintf(`{"channel_id":"g","channel_type":2,"from_uid":"robot","client_msg_no":"n","event_id":"%d",%s}`, id, more), status, nil)
+	}
+	const n = 45
+	for i := range n {
+		say(200, i, fmt.Sprintf(`"event_type":"stream.delta","payload":{"kind":"text","delta":"%s"}`, piece))
+	}
+	say(400, n, fmt.Sprintf(`"event_type":"stream.delta","payload":{"kind":"text","delta":"%s"}`, strings.Repeat("x", 30_000)))
+	say(200, n, `"event_type":"stream.finish"`)
+	b.again()
+	streamed(t, b, "/channel/messagesync", `{"login_uid":"alice","channel_id":"g","channel_type":2}`, "n", strings.Repeat(piece, n))
+}
