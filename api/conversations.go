@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -127,9 +128,9 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 	}
 	all = all[min(len(all), (page-1)*size):]
 	lines := make([]talk, 0, min(len(all), size))
-	room := 4 * historyBytes
+	room, events := 4*historyBytes, newLookup()
 	for _, t := range all[:min(len(all), size)] {
-		lines = append(lines, s.line(&t, &l, have, &room))
+		lines = append(lines, s.line(r.Context(), events, &t, &l, have, &room))
 	}
 	reply(w, http.StatusOK, lines)
 }
@@ -144,7 +145,7 @@ func showID(ch *message.Channel, uid string) string {
 
 // line makes a line of the answer. room is how many bytes of messages it still
 // has; the newest of each line is read in any case, for its number.
-func (s *Server) line(t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
+func (s *Server) line(ctx context.Context, events *lookup, t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
 	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
 	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
 		Version: t.Version * millisecond, Recents: []stored{}}
@@ -175,7 +176,7 @@ func (s *Server) line(t *broker.Talk, l *listing, have map[string]uint64, room *
 		line.LastNo = found.Messages[n-1].ClientMsgNo
 		if l.Count > 0 && *room > 0 {
 			slices.Reverse(found.Messages) // the newest first
-			line.Recents = p.show(found.Messages)
+			line.Recents = s.show(ctx, events, &p, found.Messages, false)
 		}
 		for i := range found.Messages {
 			*room -= len(found.Messages[i].Payload)
@@ -248,7 +249,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		Messages []stored `json:"messages"`
 	}
 	var all []part
-	room := 4 * historyBytes
+	room, events := 4*historyBytes, newLookup()
 	for _, ch := range c.Channels {
 		p := place{UID: c.UID, ID: ch.ID, Type: ch.Type}
 		if err == nil {
@@ -267,7 +268,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		for i := range found.Messages {
 			room -= len(found.Messages[i].Payload)
 		}
-		all = append(all, part{p.ID, p.Type, p.show(found.Messages)})
+		all = append(all, part{p.ID, p.Type, s.show(r.Context(), events, &p, found.Messages, false)})
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))

@@ -1,31 +1,38 @@
 package api
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"gatepost/message"
 )
 
 // Events are the pieces of a message that is not finished, such as the answer of a
-// language model. A piece (stream.delta) is pushed to who is connected and kept
-// nowhere; every other event is a record of the log with a sequence in the events
-// of its channel, and 200 says that it is on disk.
+// language model. A piece (stream.delta) is pushed to who is connected and gathered
+// in memory, see streams; every other event is a record of the log with a sequence
+// in the events of its channel. 200 says that it is on disk, with what the pieces
+// before it add up to.
 
-// eventDelta is the only type that is not stored.
-const eventDelta = "stream.delta"
+const (
+	eventDelta    = "stream.delta" // the only type that is not stored
+	eventSnapshot = "stream.snapshot"
+	eventFinish   = "stream.finish" // ends all keys of a message
+)
 
-// statusOf says what an event makes of its stream.
+// statusOf says what an event makes of its stream. Types that nobody knows leave it
+// open.
 func statusOf(eventType string) string {
 	switch eventType {
-	case "stream.close":
+	case "stream.close", eventFinish:
 		return "closed"
-	case "stream.finish":
-		return "finished"
 	case "stream.error":
 		return "error"
 	case "stream.cancel":
@@ -43,17 +50,37 @@ type event struct {
 	EventID     string          `json:"event_id"`      // the same again gets the first answer again
 	EventType   string          `json:"event_type"`
 	EventKey    string          `json:"event_key"` // tells streams of one message apart
+	Visibility  string          `json:"visibility"`
+	Occurred    int64           `json:"occurred_at"` // unix milliseconds
 	Payload     json.RawMessage `json:"payload"`
 }
 
 // tail is what an event's record holds, and what follows in an EVENT.
 type tail struct {
-	Key     string          `json:"event_key"`
-	Status  string          `json:"stream_status"`
-	Payload json.RawMessage `json:"payload,omitempty"`
+	Key        string          `json:"event_key"`
+	Status     string          `json:"stream_status"`
+	Visibility string          `json:"visibility,omitempty"`
+	Payload    json.RawMessage `json:"payload,omitempty"`
 }
 
+// kept follows the tail in a record, behind a line feed, and is not pushed: who is
+// connected had the pieces.
+type kept struct {
+	Occurred int64                      `json:"occurred_at,omitempty"`
+	Snapshot json.RawMessage            `json:"snapshot,omitempty"` // what the pieces add up to
+	Lanes    map[string]json.RawMessage `json:"lanes,omitempty"`    // the same by key, of those that end with the message
+}
+
+// record checks an event and makes its record, without what was gathered.
 func (e *event) record(maxPayload int) (r message.Record, err error) {
+	e.ClientMsgNo, e.EventID, e.EventKey = strings.TrimSpace(e.ClientMsgNo), strings.TrimSpace(e.EventID), strings.TrimSpace(e.EventKey)
+	e.EventType, e.Visibility = strings.ToLower(strings.TrimSpace(e.EventType)), strings.TrimSpace(e.Visibility)
+	if e.EventKey == "" {
+		e.EventKey = keyMain
+	}
+	if e.EventType == eventFinish {
+		e.EventKey = keyFinish
+	}
 	if e.FromUID == "" {
 		e.FromUID = systemUID
 	}
@@ -77,14 +104,12 @@ func (e *event) record(maxPayload int) (r message.Record, err error) {
 		}
 	}
 	switch {
-	case !strings.HasPrefix(e.EventType, "stream."):
-		return r, fmt.Errorf("event_type is %q, stream.delta, stream.close, stream.finish, stream.error, stream.cancel and others that begin with stream. are possible", e.EventType)
-	case len(e.EventID) > maxName || len(e.EventKey) > maxName:
-		return r, fmt.Errorf("event_id has %d bytes, event_key %d, the limit is %d", len(e.EventID), len(e.EventKey), maxName)
+	case len(e.EventID) > maxName || len(e.EventKey) > maxName || len(e.Visibility) > maxName:
+		return r, fmt.Errorf("event_id has %d bytes, event_key %d, visibility %d, the limit is %d", len(e.EventID), len(e.EventKey), len(e.Visibility), maxName)
 	case len(e.Payload) > maxPayload:
 		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(e.Payload), maxPayload)
 	}
-	text, err := json.Marshal(tail{Key: e.EventKey, Status: statusOf(e.EventType), Payload: e.Payload})
+	text, err := json.Marshal(tail{Key: e.EventKey, Status: statusOf(e.EventType), Visibility: e.Visibility, Payload: e.Payload})
 	if err != nil {
 		return r, fmt.Errorf("payload: %w", err)
 	}
@@ -93,6 +118,24 @@ func (e *event) record(maxPayload int) (r message.Record, err error) {
 		ChannelID: message.EventsOf(nil, storageID(e.Type, e.FromUID, e.ID)), FromUID: []byte(e.FromUID), ClientMsgNo: []byte(e.ClientMsgNo),
 		Topic: message.AppendStream(nil, []byte(e.EventID), []byte(e.EventType)), Payload: text,
 	}, nil
+}
+
+// gathered is what the record of an event holds besides what was said. The caller
+// has the stream's turn.
+func (e *event) gathered(ls lanes) (k kept) {
+	k.Occurred = e.Occurred
+	switch l := ls[e.EventKey]; {
+	case e.EventType == eventFinish:
+		k.Lanes = make(map[string]json.RawMessage)
+		for key, l := range ls {
+			if key != keyFinish && !l.ended() {
+				k.Lanes[key] = l.content()
+			}
+		}
+	case l != nil && statusOf(e.EventType) != "open":
+		k.Snapshot = l.content()
+	}
+	return k
 }
 
 // event answers POST /message/event.
@@ -107,7 +150,56 @@ func (s *Server) event(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot take an event: %w", err))
 		return
 	}
-	answers, status, err := s.commit(r.Context(), []message.Record{record}, e.EventType == eventDelta)
+	id := storageID(e.Type, e.FromUID, e.ID)
+	if reason := s.core.Access().MayPublishAny(uint8(e.Type), id, record.FromUID); reason != message.ReasonSuccess {
+		refuse(w, reason, e.ID)
+		return
+	}
+	st, err := s.streams.enter(r.Context(), streamOf{uint8(e.Type), string(id), e.ClientMsgNo}, s.o.Wait)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot take an event for %q: %w", e.ID, err))
+		return
+	}
+	defer s.streams.leave(st)
+	if !st.looked {
+		ls := s.recall(r.Context(), uint8(e.Type), id, e.ClientMsgNo, 0, recallEvents)
+		s.streams.change(st, func(now lanes) { maps.Copy(now, ls) })
+		st.looked = true
+	}
+	answer := func(eventID string, seq uint64, status string) {
+		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "data": map[string]any{
+			"client_msg_no": e.ClientMsgNo, "event_key": e.EventKey, "event_id": eventID, "msg_event_seq": seq,
+			"stream_status": status, "channel_id": e.ID, "channel_type": e.Type, "from_uid": e.FromUID}})
+	}
+	delta := e.EventType == eventDelta
+	l, finish := st.lanes[e.EventKey], st.lanes[keyFinish]
+	switch {
+	case l != nil && l.ID == e.EventID && l.Type == e.EventType:
+		answer(l.ID, l.Seq, l.Status)
+		return
+	case delta && (l != nil && l.ended() || finish != nil):
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot take a piece for %q: the stream %q of message %q has ended", e.ID, e.EventKey, e.ClientMsgNo))
+		return
+	case l != nil && l.ended(): // how it ended
+		answer(l.ID, l.Seq, l.Status)
+		return
+	}
+	if delta || e.EventType == eventSnapshot || l == nil {
+		// Written again, text has at most twice the bytes.
+		err = s.streams.admit(st, laneCost+len(e.EventKey)+len(e.EventID)+len(e.EventType)+2*len(e.Payload))
+	}
+	if err != nil {
+		status := http.StatusServiceUnavailable
+		if errors.Is(err, errStreamBig) {
+			status = http.StatusBadRequest
+		}
+		fail(w, status, fmt.Errorf("cannot take an event for %q: %w", e.ID, err))
+		return
+	}
+	if !delta {
+		record.Payload = append(append(record.Payload, '\n'), toJSON(e.gathered(st.lanes))...)
+	}
+	answers, status, err := s.commit(r.Context(), []message.Record{record}, delta)
 	switch {
 	case err != nil && status == 0: // who asked is gone
 	case err != nil:
@@ -115,37 +207,65 @@ func (s *Server) event(w http.ResponseWriter, r *http.Request) {
 	case answers[0].reason != message.ReasonSuccess:
 		refuse(w, answers[0].reason, e.ID)
 	default:
-		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "data": map[string]any{
-			"client_msg_no": e.ClientMsgNo, "event_key": e.EventKey, "event_id": e.EventID, "msg_event_seq": answers[0].seq,
-			"stream_status": statusOf(e.EventType), "channel_id": e.ID, "channel_type": e.Type, "from_uid": e.FromUID}})
+		seq := answers[0].seq
+		s.streams.change(st, func(ls lanes) {
+			if !delta {
+				ls.take(&record, seq)
+				return
+			}
+			l := ls.lane(e.EventKey)
+			l.add(e.Payload)
+			l.ID, l.Type, l.Visibility, l.Occurred = e.EventID, e.EventType, e.Visibility, e.Occurred
+		})
+		answer(e.EventID, seq, statusOf(e.EventType))
 	}
 }
 
-// pastEvent is one event of an answer.
+// pastEvent is one event of an answer: what those with one key make together.
 type pastEvent struct {
-	ClientMsgNo string          `json:"client_msg_no"`
-	EventID     string          `json:"event_id"`
-	EventType   string          `json:"event_type"`
-	EventKey    string          `json:"event_key"`
-	Seq         uint64          `json:"msg_event_seq"`
-	Status      string          `json:"stream_status"`
-	FromUID     string          `json:"from_uid"`
-	ID          string          `json:"channel_id"`
-	Type        int             `json:"channel_type"`
-	Timestamp   int64           `json:"timestamp"` // unix seconds
-	Payload     json.RawMessage `json:"payload,omitempty"`
+	Seq        uint64          `json:"msg_event_seq"`
+	EventID    string          `json:"event_id"`
+	EventKey   string          `json:"event_key"`
+	EventType  string          `json:"event_type"`
+	Visibility string          `json:"visibility"`
+	Occurred   int64           `json:"occurred_at"` // unix milliseconds
+	Status     string          `json:"stream_status"`
+	Payload    json.RawMessage `json:"payload,omitempty"`
+}
+
+// events are those behind a sequence, ascending.
+func (ls lanes) events(from uint64, key string, private bool) (all []pastEvent) {
+	all = []pastEvent{}
+	for k, l := range ls {
+		if l.Seq <= from || key != "" && k != key || !private && (l.Visibility == "private" || l.Visibility == "restricted") {
+			continue
+		}
+		e := pastEvent{l.Seq, l.ID, k, l.Type, l.Visibility, l.Occurred, l.Status, l.content()}
+		if len(e.Payload) == 0 {
+			e.Payload = l.Payload
+		}
+		if len(e.Payload) == 0 {
+			e.Payload = toJSON(map[string]any{"status": l.Status, "end_reason": l.EndReason})
+		}
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b pastEvent) int {
+		return cmp.Or(cmp.Compare(a.Seq, b.Seq), strings.Compare(a.EventKey, b.EventKey))
+	})
+	return all
 }
 
 // eventSync answers POST /message/eventsync: what is stored of the events of one
-// message, or of all of a channel, ascending.
+// message, the newest with each key.
 func (s *Server) eventSync(w http.ResponseWriter, r *http.Request) {
 	var c struct {
 		place
 		FromUID string `json:"from_uid"`
 		No      string `json:"client_msg_no"`
 		Key     string `json:"event_key"`
-		From    uint64 `json:"from_msg_event_seq"` // included
+		From    uint64 `json:"from_msg_event_seq"` // not included
 		Limit   int    `json:"limit"`
+		Private uint8  `json:"include_private"` // 1: those with visibility private and restricted too
 	}
 	err := decode(w, r, smallBody, &c)
 	if c.UID == "" {
@@ -154,47 +274,30 @@ func (s *Server) eventSync(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = c.check(true)
 	}
-	if err == nil && (c.Limit < 0 || c.Limit > maxHistory) {
-		err = fmt.Errorf("limit is %d, 1 to %d are possible", c.Limit, maxHistory)
+	c.No, c.Key = strings.TrimSpace(c.No), strings.TrimSpace(c.Key)
+	if err == nil && (c.No == "" || len(c.No) > maxName) {
+		err = fmt.Errorf("client_msg_no has %d bytes, 1 to %d are possible", len(c.No), maxName)
+	}
+	if err == nil && c.Limit < 0 {
+		err = fmt.Errorf("limit is %d, it must not be negative", c.Limit)
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read events: %w", err))
 		return
 	}
 	if c.Limit == 0 {
-		c.Limit = 100
+		c.Limit = 200
 	}
-	all := []pastEvent{}
-	ch, first, last := s.archive.Find(uint8(c.Type), message.EventsOf(nil, storageID(c.Type, c.UID, c.ID)))
-	for next, bytes := max(first, c.From), 0; ch != nil && next <= last && len(all) < c.Limit && bytes < historyBytes; {
-		page, err := s.archive.Read(ch, next, historyStep, historyBytes)
-		if err != nil {
-			s.o.Logger.Error("events lost", "channel", ch.ID, "from", next, "lost", page.Lost, "err", err)
-		}
-		for i, seq := range page.Seqs {
-			var m message.Record
-			if err := page.Batch.Record(i, &m); err != nil {
-				panic("BUG: a page that was read cannot be read: " + err.Error())
-			}
-			var t tail
-			if c.No != "" && string(m.ClientMsgNo) != c.No || json.Unmarshal(m.Payload, &t) != nil || c.Key != "" && t.Key != c.Key {
-				continue
-			}
-			id, typ := m.Stream()
-			all = append(all, pastEvent{string(m.ClientMsgNo), string(id), string(typ), t.Key, seq, t.Status, string(m.FromUID),
-				c.ID, c.Type, m.Timestamp / 1000, t.Payload})
-			if bytes += m.Size(); len(all) == c.Limit {
-				break
-			}
-		}
-		if page.Next <= next {
-			last = 0 // the channel is gone
-		}
-		next = page.Next
-		page.Batch.Release()
-		if r.Context().Err() != nil {
-			return
-		}
+	c.Limit = min(c.Limit, 2000)
+	all := s.recall(r.Context(), uint8(c.Type), storageID(c.Type, c.UID, c.ID), c.No, c.From, syncEvents).events(c.From, c.Key, c.Private == 1)
+	more, next := 0, c.From
+	if len(all) > c.Limit {
+		more, all = 1, all[:c.Limit]
 	}
-	reply(w, http.StatusOK, all)
+	if len(all) > 0 {
+		next = all[len(all)-1].Seq
+	}
+	reply(w, http.StatusOK, map[string]any{"status": http.StatusOK, "data": map[string]any{
+		"client_msg_no": c.No, "from_msg_event_seq": c.From, "next_msg_event_seq": next, "more": more,
+		"events": all, "filtered_by_event_key": c.Key}})
 }

@@ -15,7 +15,8 @@ import (
 
 // What HTTP may cost, so that it cannot take from the messages: 4 changes, 4
 // pages of history and 8 sends at a time are some 30 MiB at the very worst, a
-// connection some 20 KiB, 50 while its body comes in.
+// connection some 20 KiB, 50 while its body comes in. Open streams are 2 MiB more,
+// see streams.go.
 const (
 	maxConns    = 64
 	maxChanges  = 4

@@ -356,14 +356,22 @@ type stored struct {
 	ID          int64  `json:"message_id"`
 	IDText      string `json:"message_idstr"` // the same, for languages whose numbers are doubles
 	ClientMsgNo string `json:"client_msg_no"`
-	Seq         uint64 `json:"message_seq"`
-	From        string `json:"from_uid"`
-	Channel     string `json:"channel_id"`
-	Type        int    `json:"channel_type"`
-	Topic       string `json:"topic,omitempty"`
-	Expire      uint32 `json:"expire"`
-	Timestamp   int64  `json:"timestamp"` // unix seconds
-	Payload     []byte `json:"payload"`   // base64
+	// What is known of the streams of a message that has some; see Server.show.
+	End        uint8      `json:"end,omitempty"`
+	EndReason  uint8      `json:"end_reason,omitempty"`
+	Error      string     `json:"error,omitempty"`
+	StreamData []byte     `json:"stream_data,omitempty"` // base64
+	Meta       *eventMeta `json:"event_meta,omitempty"`
+	Hint       *eventHint `json:"event_sync_hint,omitempty"`
+
+	Seq       uint64 `json:"message_seq"`
+	From      string `json:"from_uid"`
+	Channel   string `json:"channel_id"`
+	Type      int    `json:"channel_type"`
+	Topic     string `json:"topic,omitempty"`
+	Expire    uint32 `json:"expire"`
+	Timestamp int64  `json:"timestamp"` // unix seconds
+	Payload   []byte `json:"payload"`   // base64
 }
 
 // place names a channel as a user sees it.
@@ -419,6 +427,8 @@ type stretch struct {
 	End   uint64 `json:"end_message_seq"`   // not included; 0: no end
 	Limit int    `json:"limit"`             // 0: 100
 	Mode  int    `json:"pull_mode"`         // 0 down, 1 up
+	// Summary of streams: "basic" is without what their pieces add up to.
+	Summary string `json:"event_summary_mode"`
 }
 
 // messageSync answers POST /channel/messagesync. However they are asked for,
@@ -460,7 +470,7 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 	if found.Next != 0 {
 		more = 1
 	}
-	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": c.show(found.Messages)})
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": s.show(r.Context(), newLookup(), &c.place, found.Messages, strings.EqualFold(strings.TrimSpace(c.Summary), "basic"))})
 }
 
 // picked is the body of /messages.
@@ -516,7 +526,7 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.SortFunc(all, func(a, b entry) int { return int(int64(a.Seq) - int64(b.Seq)) })
 	all = slices.CompactFunc(all, func(a, b entry) bool { return a.Seq == b.Seq })
-	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": c.show(all)})
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": s.show(r.Context(), newLookup(), &c.place, all, false)})
 }
 
 // message answers POST /message: the one with an id or a number.
@@ -613,5 +623,5 @@ func (s *Server) one(w http.ResponseWriter, r *http.Request, p place, q question
 		fail(w, http.StatusNotFound, errors.New("cannot read a message: there is none"))
 		return
 	}
-	reply(w, http.StatusOK, p.show(found.Messages[:1])[0])
+	reply(w, http.StatusOK, s.show(r.Context(), newLookup(), &p, found.Messages[:1], false)[0])
 }

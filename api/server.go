@@ -59,6 +59,7 @@ type Server struct {
 	archive Archive
 	source  *Datasource // nil: there is none
 	began   time.Time
+	streams *streams
 	http    http.Server
 
 	unauthorized, displaced atomic.Int64
@@ -86,13 +87,14 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
-	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, streams: newStreams(), waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	s.SetLimits(o.Limits)
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)
 	}
 	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
 	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
+	values.CounterFunc("gatepost_streams_evicted_total", "Streams without an end whose pieces were forgotten, for others to have room.", s.streams.evicted.Load)
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.HandleFunc(r.method+" "+r.path, r.handler)

@@ -35,8 +35,22 @@ func TestBans(t *testing.T) {
 	set("g", group, "disband")
 	post(403, 24)
 	clear("g", group)
+	event := func(want int, no string) {
+		t.Helper()
+		b.ask(t, "POST", "/message/event", fmt.Sprintf(`{"channel_id":"g","channel_type":2,"from_uid":"alice","client_msg_no":%q,"event_type":"note","event_id":"same","payload":{}}`, no), want, nil)
+	}
+	event(200, "m1")
+	event(200, "m2") // the same event_id in another message is another event
+	for _, no := range []string{"m1", "m2"} {
+		var past struct{ Data struct{ Events []any } }
+		b.ask(t, "POST", "/message/eventsync", fmt.Sprintf(`{"channel_id":"g","channel_type":2,"client_msg_no":%q}`, no), 200, &past)
+		if len(past.Data.Events) != 1 {
+			t.Errorf("%d events of %s, want 1", len(past.Data.Events), no)
+		}
+	}
 	set("alice", person, "send_ban")
 	post(403, 25)
+	event(403, "m1")
 	b.ask(t, "POST", "/message/sendbatch", `{"from_uid":"alice","subscribers":["bob"],"payload":"aGk="}`, 200, nil)
 	clear("alice", person)
 	post(200, 0)

@@ -130,11 +130,13 @@ func TestContract(t *testing.T) {
 		{"/channel/keep", "", func() bool { return true }}, // TestOneGroupKeepsMore
 		{"/message/send", "", func() bool { return messages(`{"channel_id":"g1","channel_type":2}`) == 1 }},
 		{"/message/event", "", func() bool {
-			var all []struct {
-				Payload struct{ Text string }
+			var all struct {
+				Data struct {
+					Events []struct{ Payload struct{ Text string } }
+				}
 			}
 			b.ask(t, "POST", "/message/eventsync", `{"channel_id":"g1","channel_type":2,"client_msg_no":"n1"}`, 200, &all)
-			return len(all) == 1 && all[0].Payload.Text == "hello"
+			return len(all.Data.Events) == 1 && all.Data.Events[0].Payload.Text == "hello"
 		}},
 		{"/message/sendbatch", "", func() bool { return messages(`{"login_uid":"bob","channel_id":"alice","channel_type":1}`) == 1 }},
 		{"/conversations/clearUnread", "", func() bool { return unread() == 0 }},
@@ -299,8 +301,8 @@ func TestContractRefuses(t *testing.T) {
 		{"/message/send", `{"subscribers":["bob"],"payload":"eA=="}`},
 		{"/message/send", `{"channel_id":"a@b","channel_type":1,"payload":"eA=="}`},
 		{"/message/sendbatch", `{"channel_id":"g1","subscribers":["bob"],"payload":"eA=="}`},
-		{"/message/event", `{"channel_id":"g1","channel_type":2,"client_msg_no":"n1","event_type":"other"}`},
-		{"/message/eventsync", `{"channel_id":"bob","channel_type":1}`},
+		{"/message/event", `{"channel_id":"g1","channel_type":2,"client_msg_no":" ","event_type":"other"}`},
+		{"/message/eventsync", `{"channel_id":"bob","channel_type":1,"client_msg_no":"n1"}`},
 		{"/channel", `{"channel_id":"p","channel_type":1,"subscribers":["a"]}`},
 		{"/channel", `{"channel_id":"no agent","channel_type":11}`},
 		{"/channel/info", `{"channel_id":"g1","channel_type":2}`},

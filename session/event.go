@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"strconv"
 
 	"gatepost/broker"
@@ -68,8 +69,9 @@ func (g *Gate) eventData(dst []byte, p *peer, r *message.Record, d *broker.Deliv
 	dst = strconv.AppendInt(dst, d.MessageID, 10)
 	dst = append(dst, `,"msg_event_seq":`...)
 	dst = strconv.AppendUint(dst, d.Seq, 10)
-	if len(r.Payload) > 2 { // an object with something in it
-		dst = append(append(dst, ','), r.Payload[1:]...)
+	said, _, _ := bytes.Cut(r.Payload, []byte{'\n'}) // what follows is only stored
+	if len(said) > 2 {                               // an object with something in it
+		dst = append(append(dst, ','), said[1:]...)
 	} else {
 		dst = append(dst, '}')
 	}
