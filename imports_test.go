@@ -29,12 +29,13 @@ var allowed = map[string][]string{
 	"metrics":   {},
 	"systemd":   {},
 	"wukong":    {},
-	"hwprofile": {xsys},
+	"settings":  {"github.com/BurntSushi/toml"},
+	"hwprofile": {"settings", xsys},
 	"ring":      {xsys},
 	"message":   {"github.com/valyala/bytebufferpool"},
 	"jsonrpc":   {"wukong"}, // its frames in another encoding
 
-	"config": {"hwprofile", "github.com/BurntSushi/toml"},
+	"config": {"hwprofile", "settings"},
 	"netio":  {"ring", xsys},
 	"wal":    {"message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
 	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb"},
@@ -45,7 +46,7 @@ var allowed = map[string][]string{
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
-	"cli":     {"backup", "config", "hwprofile", "metrics", "store", "wal", "wukong"},
+	"cli":     {"backup", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
 	"": {"ack", "api", "backup", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 

@@ -23,7 +23,6 @@ import (
 	"gatepost/broker"
 	"gatepost/cli"
 	"gatepost/config"
-	"gatepost/hwprofile"
 	"gatepost/message"
 	"gatepost/metrics"
 	"gatepost/netio"
@@ -49,6 +48,9 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	logger := newLogger(cfg.Log)
 	if cfg.Net.Loops > message.MaxLoops {
 		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, message.MaxLoops)
+	}
+	for _, w := range cfg.Hardware.Warnings {
+		logger.Warn(w)
 	}
 	debug.SetMemoryLimit(cfg.HeapLimit())
 	debug.SetGCPercent(cfg.Memory.GCPercent)
@@ -510,7 +512,6 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 		}
 		return a.String()
 	}
-	facts := hwprofile.Read()
 	fmt.Fprintf(out, "gatepost %s\n", version)
 	line("tcp", off(b.server.TCPAddr()))
 	line("websocket", off(b.server.WSAddr()))
@@ -524,7 +525,7 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 	}
 	line("data", fmt.Sprintf("%s (%d records, %d gaps)", cfg.Data, b.report.Records, len(b.report.Gaps)))
 	line("profile", fmt.Sprintf("%s (%d processors, %d MiB memory, budget %d MiB)",
-		hwprofile.For(facts).Class, facts.CPUs, facts.Usable()>>20, cfg.Memory.Limit>>20))
+		cfg.Hardware, cfg.Hardware.Facts.CPUs, cfg.Hardware.Facts.Usable()>>20, cfg.Memory.Limit>>20))
 	encryption := "off"
 	if cfg.Encryption {
 		encryption = "on"

@@ -16,18 +16,22 @@ type Config struct {
 	HTTP       string // host:port, "" when off
 	Encryption bool
 
-	Log     Log
-	Net     Net
-	Queue   Queue
-	Wal     Wal
-	Store   Store
-	Broker  Broker
-	Retry   Retry
-	Session Session
-	API     API
-	TLS     TLS
-	Webhook Webhook
-	Memory  Memory
+	Log      Log
+	Net      Net
+	Queue    Queue
+	Wal      Wal
+	Store    Store
+	Broker   Broker
+	Retry    Retry
+	Session  Session
+	API      API
+	TLS      TLS
+	Webhook  Webhook
+	Memory   Memory
+	Profiles Profiles
+
+	// Hardware is the machine and the profiles that gave the defaults.
+	Hardware hwprofile.Profile
 
 	origin map[string]string // key name -> where its value came from; every key is present
 }
@@ -177,8 +181,13 @@ type Memory struct {
 	GCPercent int
 }
 
-// Origin says where the value of a key came from: "built-in", "profile tiny",
-// "FILE:LINE" or "flag --net.loops". It is "" for a name that is no key.
+// Profiles is where the profiles of this machine are.
+type Profiles struct {
+	Dir string
+}
+
+// Origin says where the value of a key came from: "built-in", "FILE:LINE", where
+// a file without a directory is in the binary, or "flag --net.loops". It is "" for a name that is no key.
 func (c *Config) Origin(name string) string { return c.origin[name] }
 
 // Ceiling is the smallest memory limit in bytes that is enough when every
@@ -188,21 +197,7 @@ func (c *Config) Ceiling() int64 {
 	if c.TLS.On() {
 		sealed = int64(c.TLS.MaxConnections) * tlsBytes
 	}
-	return sealed + hwprofile.Profile{
-		Loops:          c.Net.Loops,
-		Scratch:        c.Net.Scratch,
-		RingPool:       c.Net.RingPool,
-		MaxConnections: c.Net.MaxConnections,
-		LogBytes:       c.Queue.LogBytes,
-		ApplyBytes:     c.Queue.ApplyBytes,
-		MailboxBytes:   c.Queue.MailboxBytes,
-		GroupBytes:     c.Wal.GroupBytes,
-		RollSize:       c.Wal.RollSize,
-		FileInMemory:   !c.Wal.Recycle(),
-		DedupWindow:    c.Broker.DedupWindow,
-		MaxChannels:    c.Broker.MaxChannels,
-		InflightTotal:  c.Session.InflightTotal,
-	}.Ceiling()
+	return sealed + c.sizes().Ceiling()
 }
 
 // tlsBytes is what a connection inside TLS may take besides: 14 KiB measured when

@@ -68,7 +68,7 @@ limit = "96MiB"
 // referenceDefault is the default of a key for the reference. A key that the
 // profile sets shows the four classes, or one value when they agree.
 func (k *key) referenceDefault() string {
-	if k.profile == nil {
+	if k.builtin != "" {
 		if k.quoted() {
 			return "`" + strconv.Quote(k.builtin) + "`"
 		}
@@ -76,8 +76,13 @@ func (k *key) referenceDefault() string {
 	}
 	var values []string
 	same := true
-	for _, p := range hwprofile.Classes() {
-		values = append(values, k.written(k.profile(&p)))
+	for _, class := range hwprofile.Embedded(hwprofile.KindClass) {
+		for _, v := range class.Values {
+			if v.Key() == k.name {
+				text, _ := v.Text()
+				values = append(values, text)
+			}
+		}
 		same = same && values[0] == values[len(values)-1]
 	}
 	if same {

@@ -1,10 +1,6 @@
 package config
 
-import (
-	"time"
-
-	"gatepost/hwprofile"
-)
+import "time"
 
 const (
 	kib int64 = 1 << 10
@@ -31,9 +27,8 @@ const (
 type key struct {
 	name    string
 	kind    kind
-	builtin string                       // the default as it would be written; "" when the profile has it
-	profile func(*hwprofile.Profile) any // same pointer types as at
-	min     int64                        // smallest number, bytes or nanoseconds
+	builtin string // the default as it would be written; "" when the profile's class has it
+	min     int64  // smallest number, bytes or nanoseconds
 	max     int64
 	zero    string   // what 0 means where it is allowed besides min..max
 	power   bool     // only powers of two
@@ -60,6 +55,7 @@ func sections() []section {
 		{"tls", "Encrypted connections, with certificates."},
 		{"webhook", "What the application is told."},
 		{"memory", "The budget of the process."},
+		{"profile", "Where the profiles of this machine are."},
 	}
 }
 
@@ -115,23 +111,17 @@ func table() []key {
 			help: "How a line is written."},
 
 		{name: "net.loops", kind: integer, min: 1, max: 15, at: func(c *Config) any { return &c.Net.Loops },
-			profile: func(p *hwprofile.Profile) any { return &p.Loops },
-			help:    "Event loops. The profile takes one processor fewer than there are, at least 1 and at most 4."},
+			help: "Event loops. The profile takes one processor fewer than there are, at least 1 and at most 4."},
 		{name: "net.scratch", kind: size, min: 64 * kib, max: 2 * mib, power: true, at: func(c *Config) any { return &c.Net.Scratch },
-			profile: func(p *hwprofile.Profile) any { return &p.Scratch },
-			help:    "The ring of each loop that sockets are read into."},
+			help: "The ring of each loop that sockets are read into."},
 		{name: "net.read_budget", kind: size, min: 4 * kib, max: 16 * mib, at: func(c *Config) any { return &c.Net.ReadBudget },
-			profile: func(p *hwprofile.Profile) any { return &p.ReadBudget },
-			help:    "How much one connection may have read in a round before the others get their turn."},
+			help: "How much one connection may have read in a round before the others get their turn."},
 		{name: "net.out_limit", kind: size, min: 4 * kib, max: 1 * mib, at: func(c *Config) any { return &c.Net.OutLimit },
-			profile: func(p *hwprofile.Profile) any { return &p.OutLimit },
-			help:    "Unsent bytes of one connection above which nothing more is pushed to it until it has read; it is caught up from the log later."},
+			help: "Unsent bytes of one connection above which nothing more is pushed to it until it has read; it is caught up from the log later."},
 		{name: "net.ring_pool", kind: size, min: 4 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Net.RingPool },
-			profile: func(p *hwprofile.Profile) any { return &p.RingPool },
-			help:    "Memory for partial frames and unsent bytes, all loops together, at least 4MiB for each. It is mapped when needed."},
+			help: "Memory for partial frames and unsent bytes, all loops together, at least 4MiB for each. It is mapped when needed."},
 		{name: "net.max_connections", kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Net.MaxConnections },
-			profile: func(p *hwprofile.Profile) any { return &p.MaxConnections },
-			help:    "Connections at a time. The profile's number is lowered to what the limit of open files allows."},
+			help: "Connections at a time. The profile's number is lowered to what the limit of open files allows."},
 		{name: "net.idle_timeout", kind: duration, builtin: "3m", min: second, max: 24 * 3600 * second, at: func(c *Config) any { return &c.Net.IdleTimeout },
 			help: "A connection that sends nothing for this long, not even a ping, is closed."},
 		{name: "net.login_timeout", kind: duration, builtin: "5s", min: second / 10, max: 3600 * second, at: func(c *Config) any { return &c.Net.LoginTimeout },
@@ -148,40 +138,30 @@ func table() []key {
 			help: "SEND frames per second that one connection may send."},
 
 		{name: "queue.log_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.LogItems },
-			profile: func(p *hwprofile.Profile) any { return &p.LogItems },
-			help:    "Batches waiting for the log."},
+			help: "Batches waiting for the log."},
 		{name: "queue.log_bytes", kind: size, min: 64 * kib, max: 1 * gib, at: func(c *Config) any { return &c.Queue.LogBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.LogBytes },
-			help:    "Bytes waiting for the log."},
+			help: "Bytes waiting for the log."},
 		{name: "queue.apply_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.ApplyItems },
-			profile: func(p *hwprofile.Profile) any { return &p.ApplyItems },
-			help:    "Written batches waiting for the core."},
+			help: "Written batches waiting for the core."},
 		{name: "queue.apply_bytes", kind: size, min: 64 * kib, max: 1 * gib, at: func(c *Config) any { return &c.Queue.ApplyBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.ApplyBytes },
-			help:    "Bytes waiting for the core."},
+			help: "Bytes waiting for the core."},
 		{name: "queue.mailbox_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.MailboxItems },
-			profile: func(p *hwprofile.Profile) any { return &p.MailboxItems },
-			help:    "Deliveries waiting for one loop. Acknowledgements do not count."},
+			help: "Deliveries waiting for one loop. Acknowledgements do not count."},
 		{name: "queue.mailbox_bytes", kind: size, min: 64 * kib, max: 1 * gib, at: func(c *Config) any { return &c.Queue.MailboxBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.MailboxBytes },
-			help:    "Bytes of deliveries waiting for one loop."},
+			help: "Bytes of deliveries waiting for one loop."},
 
 		{name: "wal.engine", kind: choice, builtin: "auto", words: []string{"auto", "tidwall", "recycled"}, at: func(c *Config) any { return &c.Wal.Engine },
 			help: "How the log is written. tidwall appends to growing files; recycled overwrites files of wal.roll_size that are used again, which costs a flash about a quarter of the bytes and half of the flushes, and needs no copy of the file in memory. auto is recycled. It may be changed between two starts."},
 		{name: "wal.linger", kind: duration, builtin: "0s", min: 1000, max: second / 200, zero: "not at all", at: func(c *Config) any { return &c.Wal.Linger },
 			help: "How long a group of fewer than 8 batches waits for more before it is written. It makes every acknowledgement later and saves writes when few clients send."},
 		{name: "wal.roll_size", kind: size, min: 1 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Wal.RollSize },
-			profile: func(p *hwprofile.Profile) any { return &p.RollSize },
-			help:    "A generation of the log that has grown to this size is followed by a new one."},
+			help: "A generation of the log that has grown to this size is followed by a new one."},
 		{name: "wal.group_bytes", kind: size, min: 64 * kib, max: 64 * mib, at: func(c *Config) any { return &c.Wal.GroupBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.GroupBytes },
-			help:    "Bytes that are written and synced together at most."},
+			help: "Bytes that are written and synced together at most."},
 		{name: "wal.group_items", kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Wal.GroupItems },
-			profile: func(p *hwprofile.Profile) any { return &p.GroupItems },
-			help:    "Batches that are written and synced together at most."},
+			help: "Batches that are written and synced together at most."},
 		{name: "wal.headroom", kind: size, min: 1 * mib, max: 64 * gib, at: func(c *Config) any { return &c.Wal.Headroom },
-			profile: func(p *hwprofile.Profile) any { return &p.Headroom },
-			help:    "Free space on the disk below which messages are refused, so that a full disk can still be restarted from. They are taken again when a quarter more is free."},
+			help: "Free space on the disk below which messages are refused, so that a full disk can still be restarted from. They are taken again when a quarter more is free."},
 
 		{name: "store.budget", kind: size, builtin: "0B", min: 64 * mib, max: 1 << 50, zero: "no bound but the disk", at: func(c *Config) any { return &c.Store.Budget },
 			help: "What log, messages and metadata may take on the disk together, at least 16 times wal.roll_size. Beyond it the oldest messages of all channels are dropped. Without a bound messages are refused when the disk is full."},
@@ -199,15 +179,13 @@ func table() []key {
 			help: "How many bytes the messages of a group may take, compressed."},
 
 		{name: "broker.dedup_window", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.DedupWindow },
-			profile: func(p *hwprofile.Profile) any { return &p.DedupWindow },
-			help:    "How many of the latest messages are remembered by sender and client_msg_no, so that a resend is not stored twice."},
+			help: "How many of the latest messages are remembered by sender and client_msg_no, so that a resend is not stored twice."},
 		{name: "broker.max_group_members", kind: integer, builtin: "10000", min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Broker.MaxGroupMembers },
 			help: "Members of one group at most."},
 		{name: "broker.person_allow_list", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Broker.PersonAllowList },
 			help: "A person is sent to by those on their list only (POST /channel/whitelist_add with their uid and channel_type 1), or by all with allow_stranger. Off, by everybody who is not on their blacklist."},
 		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
-			profile: func(p *hwprofile.Profile) any { return &p.MaxChannels },
-			help:    "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
+			help: "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
 
 		{name: "retry.first", kind: duration, builtin: "10s", min: second / 100, max: 3600 * second, at: func(c *Config) any { return &c.Retry.First },
 			help: "A message is pushed again when it was not acknowledged after this long. The wait doubles each time."},
@@ -219,11 +197,9 @@ func table() []key {
 			help: "How exactly retries are timed."},
 
 		{name: "session.inflight_max", kind: integer, min: 1, max: 65536, at: func(c *Config) any { return &c.Session.InflightMax },
-			profile: func(p *hwprofile.Profile) any { return &p.InflightMax },
-			help:    "Messages pushed to one connection and not yet acknowledged, at most."},
+			help: "Messages pushed to one connection and not yet acknowledged, at most."},
 		{name: "session.inflight_total", kind: integer, min: 256, max: 1 << 26, at: func(c *Config) any { return &c.Session.InflightTotal },
-			profile: func(p *hwprofile.Profile) any { return &p.InflightTotal },
-			help:    "The same for all connections together. When as many wait, a connection gets up to 8 until others acknowledge."},
+			help: "The same for all connections together. When as many wait, a connection gets up to 8 until others acknowledge."},
 		{name: "session.cursor_interval", kind: duration, builtin: "1s", min: second / 100, max: 600 * second, at: func(c *Config) any { return &c.Session.CursorInterval },
 			help: "How often the read position of a device is written to the log. Longer means fewer writes and more messages pushed twice after a power cut."},
 		{name: "session.token_auth", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Session.TokenAuth },
@@ -232,10 +208,11 @@ func table() []key {
 			help: "With master a login ends the user's other connections of the same device flag; with slave only those of the same device id. With session.token_auth the token says which."},
 
 		{name: "memory.limit", kind: size, min: 16 * mib, max: 1024 * gib, at: func(c *Config) any { return &c.Memory.Limit },
-			profile: func(p *hwprofile.Profile) any { return &p.MemoryLimit },
-			help:    "Budget of the whole process. Rings, queues and tables together must fit into it. The profile takes at most 40 % of the memory."},
+			help: "Budget of the whole process. Rings, queues and tables together must fit into it. The profile takes at most 40 % of the memory."},
 		{name: "memory.gc_percent", kind: integer, min: 10, max: 1000, at: func(c *Config) any { return &c.Memory.GCPercent },
-			profile: func(p *hwprofile.Profile) any { return &p.GCPercent },
-			help:    "How much the heap may grow between two collections, in percent."},
+			help: "How much the heap may grow between two collections, in percent."},
+
+		{name: "profile.dir", kind: text, builtin: "/etc/gatepost/profile.d", at: func(c *Config) any { return &c.Profiles.Dir },
+			help: "Directory of profiles, *.profile, that are laid over those in the binary in the order of their names. calibrated.profile is looked for beside the directory and in the data directory."},
 	}
 }
