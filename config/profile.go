@@ -105,11 +105,15 @@ func (c *Config) fit(f hwprofile.Facts) {
 // CheckProfile lays one profile over what the machine with the facts gets and
 // returns the outcome, or every problem.
 func CheckProfile(f hwprofile.File, facts hwprofile.Facts) (*Config, []error) {
+	return checkProfile(f, facts, openFiles())
+}
+
+func checkProfile(f hwprofile.File, facts hwprofile.Facts, files uint64) (*Config, []error) {
 	prof := hwprofile.For(facts)
 	prof.Layers = append(prof.Layers, f)
 	c, problems := defaults(prof)
 	if len(problems) == 0 {
-		problems = c.check(prof, openFiles())
+		problems = c.check(prof, files)
 	}
 	return c, problems
 }
