@@ -42,11 +42,13 @@ var allowed = map[string][]string{
 
 	"backup": {"store", "wal"},
 
+	"calibrate": {"hwprofile", "netio", xsys},
+
 	// The core knows no socket, no protocol and no disk.
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
-	"cli":     {"backup", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
+	"cli":     {"backup", "calibrate", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
 	"": {"ack", "api", "backup", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 
