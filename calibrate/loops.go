@@ -1,6 +1,7 @@
 package calibrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,17 +28,26 @@ const (
 	idleConns = 500
 )
 
+// turns is how often each number of loops is tried; the median counts, so that what
+// else goes on for a while does not decide.
+const turns = 3
+
 // loops tries numbers of loops, each with both ways to wait.
 func loops(ctx context.Context, o *Options, r *Result, budget time.Duration) error {
-	slice := min(max(budget/time.Duration(2*o.MaxLoops+1), 100*time.Millisecond), 3*time.Second)
-	for count := 1; count <= o.MaxLoops; count++ {
-		for _, yield := range []bool{true, false} {
-			l, err := echo(ctx, count, yield, slice)
+	slice := min(max(budget/time.Duration(2*turns*o.MaxLoops+1), 50*time.Millisecond), 2*time.Second)
+	tries := make([][]Loops, 2*o.MaxLoops)
+	for range turns {
+		for i := range tries {
+			l, err := echo(ctx, i/2+1, i%2 == 0, slice)
 			if err != nil {
 				return err
 			}
-			r.Loops = append(r.Loops, l)
+			tries[i] = append(tries[i], l)
 		}
+	}
+	for _, all := range tries {
+		slices.SortFunc(all, func(a, b Loops) int { return cmp.Compare(a.Rate, b.Rate) })
+		r.Loops = append(r.Loops, all[turns/2])
 	}
 	return nil
 }
