@@ -137,9 +137,13 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		PartialTimeout: cfg.Net.PartialTimeout,
 		WaitYield:      cfg.Net.Yield(),
 		ProxyProtocol:  cfg.Net.ProxyProtocol,
-		TLS:            b.tlsConfig(),
-		MaxTLS:         cfg.TLS.MaxConnections,
-		Logger:         logger,
+		Sockets: netio.Sockets{
+			Backlog: cfg.Net.Backlog, Unsent: int(cfg.Net.Unsent), UserTimeout: cfg.Net.UserTimeout,
+			KeepAliveIdle: cfg.Net.KeepAlive.Idle, KeepAliveInterval: cfg.Net.KeepAlive.Interval, KeepAliveCount: cfg.Net.KeepAlive.Count,
+		},
+		TLS:    b.tlsConfig(),
+		MaxTLS: cfg.TLS.MaxConnections,
+		Logger: logger,
 	}); err != nil {
 		return nil, err
 	}
@@ -272,6 +276,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		IDFloor:     b.core.MaxMessageID(),
 		MaxChannels: cfg.Broker.MaxChannels,
 		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
+		Slots:       api.Slots{Connections: cfg.API.MaxConnections, Reads: cfg.API.MaxReads, Changes: cfg.API.MaxChanges, Sends: cfg.API.MaxSends},
 		Health:      b.health,
 		Damage:      b.damage(),
 		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },

@@ -11,14 +11,7 @@ import (
 	"time"
 )
 
-// What HTTP may cost, so that it cannot take from the messages: 4 changes, 4
-// pages of history and 8 sends at a time are some 30 MiB at the very worst, a
-// connection some 20 KiB.
 const (
-	maxConns    = 64
-	maxChanges  = 4
-	maxReads    = 4
-	maxSends    = 8
 	slotWait    = 5 * time.Second  // for others to finish
 	bodyTimeout = 10 * time.Second // for a body to come in
 	// lostBody is how long the body of a request that is not let in is taken
@@ -27,8 +20,8 @@ const (
 	// welcome is how long a new connection has for its first request while
 	// others wait for its place.
 	welcome = 250 * time.Millisecond
-	// guessPause is how long a wrong token waits for its answer: with as many
-	// connections as there may be, 640 guesses a second.
+	// guessPause is how long a wrong token waits for its answer: with 64
+	// connections, 640 guesses a second.
 	guessPause = 100 * time.Millisecond
 )
 

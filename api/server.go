@@ -31,12 +31,35 @@ type Options struct {
 	MaxPayload  int           // bytes of a message
 	IDFloor     int64         // ids of messages are above it
 	MaxChannels int           // of a box, pairs of users included
+	Slots       Slots         // how much HTTP may do at a time
 	Routes      Routes        // that clients are told
 	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
 	Health      func() error  // nil: well; else why not
 	Damage      []string      // found at the start; /health says it too
 	Backup      func(io.Writer) error
 	Logger      *slog.Logger
+}
+
+// Slots is how much HTTP may do at a time, so that it cannot take from the
+// messages: 4 changes, 4 pages of history and 8 sends are some 30 MiB at the very
+// worst, a connection some 20 KiB. Zero values take the default.
+type Slots struct {
+	Connections int // default 64
+	Reads       int // of history; default 4
+	Changes     int // default 4
+	Sends       int // default 8
+}
+
+func (s Slots) withDefaults() Slots {
+	for _, v := range []struct {
+		at      *int
+		without int
+	}{{&s.Connections, 64}, {&s.Reads, 4}, {&s.Changes, 4}, {&s.Sends, 8}} {
+		if *v.at == 0 {
+			*v.at = v.without
+		}
+	}
+	return s
 }
 
 // Server answers HTTP requests.
@@ -73,6 +96,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
+	o.Slots = o.Slots.withDefaults()
 	s := &Server{o: o, core: core, log: log, archive: archive, values: values, waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
 	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
@@ -105,7 +129,7 @@ func (s *Server) routes() []endpoint {
 		room := make(slots, n)
 		return func(h http.HandlerFunc) http.HandlerFunc { return room.limit(what, h) }
 	}
-	read, change, send := slot(maxReads, "readings of history"), slot(maxChanges, "changes"), slot(maxSends, "messages")
+	read, change, send := slot(s.o.Slots.Reads, "readings of history"), slot(s.o.Slots.Changes, "changes"), slot(s.o.Slots.Sends, "messages")
 	all := []endpoint{
 		{"GET", "/health", s.health},
 		{"GET", "/metrics", s.metrics},
@@ -187,7 +211,7 @@ func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 
 // Serve answers requests on ln until Close, and returns why it ended otherwise.
 func (s *Server) Serve(ln net.Listener) error {
-	if err := s.http.Serve(newCrowd(ln, maxConns, &s.displaced)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(newCrowd(ln, s.o.Slots.Connections, &s.displaced)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve HTTP on %v: %w", ln.Addr(), err)
 	}
 	return nil

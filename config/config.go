@@ -41,6 +41,11 @@ type API struct {
 	TokenFile string
 	RouteTCP  string
 	RouteWS   string
+
+	MaxConnections int
+	MaxReads       int
+	MaxChanges     int
+	MaxSends       int
 }
 
 // Token returns the file with the token, "" if there is none.
@@ -106,7 +111,18 @@ type Net struct {
 	Wait           string // "yield", "block"
 	ProxyProtocol  bool
 	MaxPayload     int64
+	Backlog        int
+	Unsent         int64
+	UserTimeout    time.Duration
+	KeepAlive      KeepAlive
 	Rate           int // messages per second of one connection, 0: no limit
+}
+
+// KeepAlive is the kernel's question whether a silent peer is still there.
+type KeepAlive struct {
+	Idle     time.Duration
+	Interval time.Duration
+	Count    int
 }
 
 // Yield reports whether loops poll once more before they sleep.

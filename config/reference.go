@@ -36,7 +36,8 @@ const referenceIntro = `# Configuration
 This page is generated from the table of keys in package config.
 
 Gatepost needs no configuration file. A value comes from the last of these that
-has one: the built-in default, the hardware profile, the file, the flag.
+has one: the built-in default, the hardware profiles (see [profiles.md](profiles.md)), the file,
+the flag.
 
 * **File**: TOML, given with ` + "`--config FILE`" + `. Keys with a dot live in a section:
   ` + "`net.loops`" + ` is ` + "`loops`" + ` under ` + "`[net]`" + `.

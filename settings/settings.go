@@ -98,15 +98,21 @@ func ReadFile(what, path string) ([]byte, error) {
 // for the error, which names the line.
 func Parse(path string, file []byte) ([]Entry, error) {
 	var doc document
-	md, err := toml.Decode(string(file), &doc.values)
-	if err != nil {
-		return nil, syntax(path, err)
-	}
+	var err error
 	if doc.meta, err = toml.Decode(string(file), &doc.primitives); err != nil {
 		return nil, syntax(path, err)
 	}
+	names := doc.meta.Keys()
+	doc.values = make(map[string]any)
+	for name, p := range doc.primitives {
+		var value any
+		if err := doc.meta.PrimitiveDecode(p, &value); err != nil {
+			return nil, syntax(path, err)
+		}
+		doc.values[name] = value
+	}
 	var all []Entry
-	for _, name := range md.Keys() {
+	for _, name := range names {
 		if value, ok := doc.value(name); ok { // not inside a list of sections, which counts as a whole
 			all = append(all, Entry{name, value, doc.line(name)})
 		}
