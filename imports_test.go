@@ -29,23 +29,26 @@ var allowed = map[string][]string{
 	"metrics":   {},
 	"systemd":   {xsys},
 	"wukong":    {},
-	"hwprofile": {xsys},
+	"settings":  {"github.com/BurntSushi/toml"},
+	"hwprofile": {"settings", xsys},
 	"ring":      {xsys},
 	"message":   {"github.com/valyala/bytebufferpool"},
 	"jsonrpc":   {"wukong"}, // its frames in another encoding
 
-	"config": {"hwprofile", "github.com/BurntSushi/toml"},
+	"config": {"hwprofile", "settings"},
 	"netio":  {"ring", xsys},
 	"wal":    {"message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
 	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb"},
 
 	"backup": {"store", "wal"},
 
+	"calibrate": {"hwprofile", "netio", xsys},
+
 	// The core knows no socket, no protocol and no disk.
 	"broker":  {"message", "queue", "github.com/dchest/siphash"},
 	"session": {"ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
-	"cli":     {"backup", "config", "hwprofile", "metrics", "store", "wal", "wukong"},
+	"cli":     {"backup", "calibrate", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
 	"": {"ack", "api", "backup", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 

@@ -21,7 +21,6 @@ import (
 	"gatepost/broker"
 	"gatepost/cli"
 	"gatepost/config"
-	"gatepost/hwprofile"
 	"gatepost/message"
 	"gatepost/metrics"
 	"gatepost/netio"
@@ -50,6 +49,9 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, message.MaxLoops)
 	}
 	logger.Info("starting", "version", version, "data", cfg.Data)
+	for _, w := range cfg.Hardware.Warnings {
+		logger.Warn(w)
+	}
 	debug.SetMemoryLimit(cfg.HeapLimit())
 	debug.SetGCPercent(cfg.Memory.GCPercent)
 	manager, err := systemd.New(os.Getenv, os.Getpid())
@@ -155,9 +157,13 @@ func (b *box) build(cfg *config.Config) (err error) {
 		PartialTimeout: cfg.Net.PartialTimeout,
 		WaitYield:      cfg.Net.Yield(),
 		ProxyProtocol:  cfg.Net.ProxyProtocol,
-		TLS:            b.tlsConfig(),
-		MaxTLS:         cfg.TLS.MaxConnections,
-		Logger:         logger,
+		Sockets: netio.Sockets{
+			Backlog: cfg.Net.Backlog, Unsent: int(cfg.Net.Unsent), UserTimeout: cfg.Net.UserTimeout,
+			KeepAliveIdle: cfg.Net.KeepAlive.Idle, KeepAliveInterval: cfg.Net.KeepAlive.Interval, KeepAliveCount: cfg.Net.KeepAlive.Count,
+		},
+		TLS:    b.tlsConfig(),
+		MaxTLS: cfg.TLS.MaxConnections,
+		Logger: logger,
 	}); err != nil {
 		return err
 	}
@@ -286,6 +292,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		IDFloor:     b.core.MaxMessageID(),
 		MaxChannels: cfg.Broker.MaxChannels,
 		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
+		Slots:       api.Slots{Connections: cfg.API.MaxConnections, Reads: cfg.API.MaxReads, Changes: cfg.API.MaxChanges, Sends: cfg.API.MaxSends},
 		Health:      b.health,
 		Damage:      b.damage(),
 		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
@@ -488,7 +495,6 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 		}
 		return a.String()
 	}
-	facts := hwprofile.Read()
 	fmt.Fprintf(out, "gatepost %s\n", version)
 	line("tcp", off(b.server.TCPAddr()))
 	line("websocket", off(b.server.WSAddr()))
@@ -502,7 +508,7 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 	}
 	line("data", fmt.Sprintf("%s (%d records, %d gaps)", cfg.Data, b.report.Records, len(b.report.Gaps)))
 	line("profile", fmt.Sprintf("%s (%d processors, %d MiB memory, budget %d MiB)",
-		hwprofile.For(facts).Class, facts.CPUs, facts.Usable()>>20, cfg.Memory.Limit>>20))
+		cfg.Hardware, cfg.Hardware.Facts.CPUs, cfg.Hardware.Facts.Usable()>>20, cfg.Memory.Limit>>20))
 	encryption := "off"
 	if cfg.Encryption {
 		encryption = "on"

@@ -13,15 +13,7 @@ import (
 	"time"
 )
 
-// What HTTP may cost, so that it cannot take from the messages: 4 changes, 4
-// pages of history and 8 sends at a time are some 30 MiB at the very worst, a
-// connection some 20 KiB, 50 while its body comes in. Open streams are 2 MiB more,
-// see streams.go.
 const (
-	maxConns    = 64
-	maxChanges  = 4
-	maxReads    = 4
-	maxSends    = 8
 	slotWait    = 5 * time.Second  // for others to finish
 	bodyTimeout = 10 * time.Second // for a body to come in
 	bodyHead    = 16 << 10         // bytes of it that come in before a slot is taken: most are whole then
@@ -33,8 +25,8 @@ const (
 	welcome = 250 * time.Millisecond
 	// idle is how long a connection may have nothing to say while others wait.
 	idle = time.Second
-	// guessPause is how long a wrong token waits for its answer: with as many
-	// connections as there may be, 640 guesses a second.
+	// guessPause is how long a wrong token waits for its answer: with 64
+	// connections, 640 guesses a second.
 	guessPause = 100 * time.Millisecond
 )
 

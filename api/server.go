@@ -33,6 +33,7 @@ type Options struct {
 	IDFloor     int64         // ids of messages are above it
 	Version     string        // of the broker
 	MaxChannels int           // of a box, pairs of users included
+	Slots       Slots         // how much HTTP may do at a time
 	Routes      Routes        // that clients are told
 	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
 	Health      func() error  // nil: well; else why not
@@ -47,6 +48,29 @@ type Limits struct {
 	Token      string // that requests must have; "": none
 	MaxMembers int    // of a group
 	MaxPayload int    // bytes of a message
+}
+
+// Slots is how much HTTP may do at a time, so that it cannot take from the
+// messages: 4 changes, 4 pages of history and 8 sends are some 30 MiB at the very
+// worst, a connection some 20 KiB, 50 while its body comes in. Open streams are 2
+// MiB more, see streams.go. Zero values take the default.
+type Slots struct {
+	Connections int // default 64
+	Reads       int // of history; default 4
+	Changes     int // default 4
+	Sends       int // default 8
+}
+
+func (s Slots) withDefaults() Slots {
+	for _, v := range []struct {
+		at      *int
+		without int
+	}{{&s.Connections, 64}, {&s.Reads, 4}, {&s.Changes, 4}, {&s.Sends, 8}} {
+		if *v.at == 0 {
+			*v.at = v.without
+		}
+	}
+	return s
 }
 
 // Server answers HTTP requests.
@@ -87,6 +111,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Wait <= 0 {
 		o.Wait = defaultWait
 	}
+	o.Slots = o.Slots.withDefaults()
 	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, streams: newStreams(), waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	s.SetLimits(o.Limits)
 	if o.Datasource.URL != "" {
@@ -143,7 +168,7 @@ func (s *Server) routes() []endpoint {
 		room := make(slots, n)
 		return func(h http.HandlerFunc) http.HandlerFunc { return room.limit(what, h) }
 	}
-	read, change, send := slot(maxReads, "readings of history"), slot(maxChanges, "changes"), slot(maxSends, "messages")
+	read, change, send := slot(s.o.Slots.Reads, "readings of history"), slot(s.o.Slots.Changes, "changes"), slot(s.o.Slots.Sends, "messages")
 	all := []endpoint{
 		{"GET", "/health", s.health},
 		{"GET", "/metrics", s.metrics},
@@ -226,7 +251,7 @@ func (s *silent) Write(p []byte) (int, error) { return len(p), nil }
 
 // Serve answers requests on ln until Close, and returns why it ended otherwise.
 func (s *Server) Serve(ln net.Listener) error {
-	if err := s.http.Serve(newCrowd(ln, maxConns, &s.displaced)); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(newCrowd(ln, s.o.Slots.Connections, &s.displaced)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve HTTP on %v: %w", ln.Addr(), err)
 	}
 	return nil

@@ -69,6 +69,8 @@ func commands() []command {
 		{name: "wal", brief: "look into the log of a stopped or running broker", sub: []command{
 			{name: "dump", brief: "list generations, groups and records", run: dumpLog},
 		}},
+		{name: "profile", brief: "sizes for this machine: where they come from, whether they fit", sub: profileCommands()},
+		{name: "calibrate", brief: "measure this machine and write a profile of it", run: measureMachine},
 		{name: "bench", brief: "measure a running broker and check what it answers", run: bench},
 		{name: "completion", brief: "print a script that completes commands in a shell", run: completion},
 		{name: "man", brief: "print the manual page", run: manual},

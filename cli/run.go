@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"gatepost/config"
-	"gatepost/hwprofile"
 )
 
 // runFlags are the flags of run, for whoever lists them: config reads them.
@@ -43,7 +42,7 @@ func runBroker(ctx context.Context, env Env, args []string) error {
 	case "off":
 		a.Flags["encryption"] = "false"
 	}
-	cfg, err := config.Load(a.File, a.Flags, hwprofile.Detect())
+	cfg, err := config.Load(a.File, a.Flags)
 	if err != nil {
 		return &usageError{"run", err.Error()}
 	}

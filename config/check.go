@@ -39,34 +39,34 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 		refuse("%s can be reached from other machines and asks for no token: set api.token_file, or listen on 127.0.0.1", c.say("http"))
 	}
 	if page := int64(prof.Facts.PageSize); page > 0 && c.Net.Scratch%page != 0 {
-		refuse("%s must be a multiple of this machine's page size of %s", c.say("net.scratch"), formatSize(page))
+		refuse("%s must be a multiple of this machine's page size of %s; nearest value: %s", c.say("net.scratch"), formatSize(page), formatSize(max((c.Net.Scratch+page/2)/page, 1)*page))
 	}
 	if share := c.Net.RingPool / int64(c.Net.Loops); share < loopRings {
-		refuse("%s divided by %s gives each loop %s, expected at least %s: the largest frame would never fit",
-			c.say("net.ring_pool"), c.say("net.loops"), formatSize(share), formatSize(loopRings))
+		refuse("%s divided by %s gives each loop %s, expected at least %s: the largest frame would never fit; nearest value: net.ring_pool = %s",
+			c.say("net.ring_pool"), c.say("net.loops"), formatSize(share), formatSize(loopRings), formatSize(loopRings*int64(c.Net.Loops)))
 	} else if c.Net.OutLimit > share {
-		refuse("%s must not be above a loop's share of %s: %s", c.say("net.out_limit"), c.say("net.ring_pool"), formatSize(share))
+		refuse("%s must not be above a loop's share of %s; nearest value: %s", c.say("net.out_limit"), c.say("net.ring_pool"), formatSize(share))
 	}
 	if c.Net.PartialTimeout > c.Net.IdleTimeout {
-		refuse("%s must not be above %s", c.say("net.partial_timeout"), c.say("net.idle_timeout"))
+		refuse("%s must not be above %s; nearest value: %s", c.say("net.partial_timeout"), c.say("net.idle_timeout"), formatDuration(c.Net.IdleTimeout))
 	}
 	if c.Queue.LogBytes < c.Wal.GroupBytes {
-		refuse("%s must not be below %s: a group would never fill", c.say("queue.log_bytes"), c.say("wal.group_bytes"))
+		refuse("%s must not be below %s: a group would never fill; nearest value: %s", c.say("queue.log_bytes"), c.say("wal.group_bytes"), formatSize(c.Wal.GroupBytes))
 	}
 	if c.Wal.RollSize < 2*c.Wal.GroupBytes {
-		refuse("%s must be at least twice %s", c.say("wal.roll_size"), c.say("wal.group_bytes"))
+		refuse("%s must be at least twice %s; nearest value: %s", c.say("wal.roll_size"), c.say("wal.group_bytes"), formatSize(2*c.Wal.GroupBytes))
 	}
 	if c.Wal.Headroom < c.Wal.GroupBytes {
-		refuse("%s must not be below %s: one write could fill the disk", c.say("wal.headroom"), c.say("wal.group_bytes"))
+		refuse("%s must not be below %s: one write could fill the disk; nearest value: %s", c.say("wal.headroom"), c.say("wal.group_bytes"), formatSize(c.Wal.GroupBytes))
 	}
 	if c.Retry.First > c.Retry.Max {
-		refuse("%s must not be above %s", c.say("retry.first"), c.say("retry.max"))
+		refuse("%s must not be above %s; nearest value: %s", c.say("retry.first"), c.say("retry.max"), formatDuration(c.Retry.Max))
 	}
 	if c.Retry.Tick > c.Retry.First {
-		refuse("%s must not be above %s", c.say("retry.tick"), c.say("retry.first"))
+		refuse("%s must not be above %s; nearest value: %s", c.say("retry.tick"), c.say("retry.first"), formatDuration(c.Retry.First))
 	}
 	if least := 16 * c.Wal.RollSize; c.Store.Budget != 0 && c.Store.Budget < least {
-		refuse("%s is too little: it must be at least 16 times %s, %s", c.say("store.budget"), c.say("wal.roll_size"), formatSize(least))
+		refuse("%s is too little: it must be at least 16 times %s; nearest value: %s", c.say("store.budget"), c.say("wal.roll_size"), formatSize(least))
 	}
 	if c.TLS.On() && (c.TLS.CertFile == "off" || c.TLS.KeyFile == "off") {
 		refuse("tls.tcp, tls.ws and tls.http need tls.cert_file (%s) and tls.key_file (%s)", c.TLS.CertFile, c.TLS.KeyFile)
@@ -81,13 +81,14 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 			refuse("%s: there is no event %q: %s are possible", c.say("webhook.events"), name, strings.Join(events(), ", "))
 		}
 	}
-	problems = append(problems, c.checkFiles(prof, files)...)
+	problems = append(problems, c.checkMachine(prof.Facts)...)
+	problems = append(problems, c.checkFiles(files)...)
 	if ceiling := c.Ceiling(); ceiling > c.Memory.Limit {
 		inside := ""
 		if c.TLS.On() {
 			inside = c.say("tls.max_connections") + ", "
 		}
-		refuse("%s is too little: rings, queues and tables may take %s ("+inside+"%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",
+		refuse("%s is too little; nearest value: %s. So much may rings, queues and tables take ("+inside+"%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s; about %s a connection, %s a channel, %s a remembered message, %s a push in flight)",
 			c.say("memory.limit"), formatMiB(ceiling),
 			c.say("net.ring_pool"), c.say("queue.log_bytes"), c.say("queue.apply_bytes"), c.say("queue.mailbox_bytes"), c.say("net.loops"),
 			c.say("wal.group_bytes"), c.say("wal.roll_size"), c.say("net.max_connections"), c.say("broker.max_channels"), c.say("broker.dedup_window"), c.say("session.inflight_total"),
@@ -105,20 +106,37 @@ func (c *Config) CheckHTTP(address string) error {
 	return nil
 }
 
+// mapped is how many mappings of memory a ring of 64 KiB may cost at worst.
+const mapped = 2
+
+// checkMachine holds what somebody wrote against the machine, as far as it says
+// what it has.
+func (c *Config) checkMachine(f hwprofile.Facts) (problems []error) {
+	if rings := (c.Net.RingPool + int64(c.Net.Loops)*c.Net.Scratch) / (64 * kib); f.MaxMaps > 0 && mapped*rings > int64(f.MaxMaps)/2 {
+		problems = append(problems, fmt.Errorf("%s may take %d mappings of memory, more than half of the %d that the system allows a process: raise vm.max_map_count; nearest value: %s",
+			c.say("net.ring_pool"), mapped*rings, f.MaxMaps, formatSize(int64(f.MaxMaps)/2/mapped*64*kib-int64(c.Net.Loops)*c.Net.Scratch)))
+	}
+	if most := f.DiskSize - c.Wal.Headroom; f.DiskSize > 0 && c.Store.Budget > most {
+		problems = append(problems, fmt.Errorf("%s and %s are more than the disk of the data directory has, %s; nearest value: store.budget = %s",
+			c.say("store.budget"), c.say("wal.headroom"), formatSize(f.DiskSize), formatSize(max(most/mib, 64)*mib)))
+	}
+	return problems
+}
+
 // checkFiles holds max_connections against the limit of open files. What the
 // profile proposed is lowered; what somebody wrote is refused.
-func (c *Config) checkFiles(prof hwprofile.Profile, files uint64) []error {
+func (c *Config) checkFiles(files uint64) []error {
 	need := uint64(c.Net.MaxConnections) + ownFiles
 	if files == 0 || need <= files {
 		return nil
 	}
 	const name = "net.max_connections"
-	if k, _ := find(name); files > ownFiles && c.Origin(name) == profileOrigin(prof) && k.inRange(int64(files-ownFiles)) {
+	if k, _ := find(name); files > ownFiles && c.proposed(name) && k.inRange(int64(files-ownFiles)) {
 		c.Net.MaxConnections = int(files - ownFiles)
 		c.origin[name] += fmt.Sprintf(", lowered to fit the limit of %d open files", files)
 		return nil
 	}
-	return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) or lower the key", c.say(name), need, files)}
+	return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) or lower the key; nearest value: %d", c.say(name), need, files, max(int64(files)-ownFiles, 1))}
 }
 
 // events are what an application can be told of; see package api.

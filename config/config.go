@@ -18,22 +18,25 @@ type Config struct {
 	HTTP       string // host:port, "" when off
 	Encryption bool
 
-	Log     Log
-	Net     Net
-	Queue   Queue
-	Wal     Wal
-	Store   Store
-	Broker  Broker
-	Retry   Retry
-	Session Session
-	API     API
-	TLS     TLS
-	Webhook Webhook
-	Source  Datasource
-	Memory  Memory
+	Log      Log
+	Net      Net
+	Queue    Queue
+	Wal      Wal
+	Store    Store
+	Broker   Broker
+	Retry    Retry
+	Session  Session
+	API      API
+	TLS      TLS
+	Webhook  Webhook
+	Source   Datasource
+	Memory   Memory
+	Profiles Profiles
 
-	origin map[string]string // key name -> where its value came from; every key is present
-	prof   hwprofile.Profile
+	// Hardware is the machine and the profiles that gave the defaults.
+	Hardware hwprofile.Profile
+
+	origin map[string]string       // key name -> where its value came from; every key is present
 	again  func() (*Config, error) // see Reload
 }
 
@@ -42,6 +45,11 @@ type API struct {
 	TokenFile string
 	RouteTCP  string
 	RouteWS   string
+
+	MaxConnections int
+	MaxReads       int
+	MaxChanges     int
+	MaxSends       int
 }
 
 // Token returns the file with the token, "" if there is none.
@@ -136,7 +144,18 @@ type Net struct {
 	Wait           string // "yield", "block"
 	ProxyProtocol  bool
 	MaxPayload     int64
+	Backlog        int
+	Unsent         int64
+	UserTimeout    time.Duration
+	KeepAlive      KeepAlive
 	Rate           int // messages per second of one connection, 0: no limit
+}
+
+// KeepAlive is the kernel's question whether a silent peer is still there.
+type KeepAlive struct {
+	Idle     time.Duration
+	Interval time.Duration
+	Count    int
 }
 
 // Yield reports whether loops poll once more before they sleep.
@@ -211,8 +230,13 @@ type Memory struct {
 	GCPercent int
 }
 
-// Origin says where the value of a key came from: "built-in", "profile tiny",
-// "FILE:LINE" or "flag --net.loops". It is "" for a name that is no key.
+// Profiles is where the profiles of this machine are.
+type Profiles struct {
+	Dir string
+}
+
+// Origin says where the value of a key came from: "built-in", "FILE:LINE", where
+// a file without a directory is in the binary, or "flag --net.loops". It is "" for a name that is no key.
 func (c *Config) Origin(name string) string { return c.origin[name] }
 
 // Ceiling is the smallest memory limit in bytes that is enough when every
@@ -222,21 +246,7 @@ func (c *Config) Ceiling() int64 {
 	if c.TLS.On() {
 		sealed = int64(c.TLS.MaxConnections) * tlsBytes
 	}
-	return sealed + hwprofile.Profile{
-		Loops:          c.Net.Loops,
-		Scratch:        c.Net.Scratch,
-		RingPool:       c.Net.RingPool,
-		MaxConnections: c.Net.MaxConnections,
-		LogBytes:       c.Queue.LogBytes,
-		ApplyBytes:     c.Queue.ApplyBytes,
-		MailboxBytes:   c.Queue.MailboxBytes,
-		GroupBytes:     c.Wal.GroupBytes,
-		RollSize:       c.Wal.RollSize,
-		FileInMemory:   !c.Wal.Recycle(),
-		DedupWindow:    c.Broker.DedupWindow,
-		MaxChannels:    c.Broker.MaxChannels,
-		InflightTotal:  c.Session.InflightTotal,
-	}.Ceiling()
+	return sealed + c.sizes().Ceiling()
 }
 
 // tlsBytes is what a connection inside TLS may take besides: 14 KiB measured when

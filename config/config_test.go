@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatepost/hwprofile"
+	"gatepost/settings"
 )
 
 var update = flag.Bool("update", false, "write docs/configuration.md")
@@ -28,7 +29,7 @@ func TestDefaults(t *testing.T) {
 	if c.TCP != ":5100" || c.WS != ":5200" || c.HTTP != "127.0.0.1:5001" || c.Data != "data" || !c.Encryption {
 		t.Errorf("found %+v, expected the documented ports, data and encryption", c)
 	}
-	if c.Net.Loops != 3 || c.Origin("net.loops") != "profile mid" {
+	if c.Net.Loops != 3 || c.Origin("net.loops") != "mid.profile:8, fitted to the machine" {
 		t.Errorf("net.loops: found %d from %q, expected 3 from the profile", c.Net.Loops, c.Origin("net.loops"))
 	}
 	if c.Retry.First != 10*time.Second || c.Retry.Max != time.Minute || c.Retry.Tries != 5 || c.Retry.Tick != 100*time.Millisecond {
@@ -71,18 +72,18 @@ func TestEveryMachineStarts(t *testing.T) {
 
 // TestThisMachineStarts goes through the door that main uses.
 func TestThisMachineStarts(t *testing.T) {
-	if _, err := Load("", map[string]string{"tcp": ":0"}, hwprofile.Detect()); err != nil {
+	if _, err := Load("", map[string]string{"tcp": ":0"}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Load("/does/not/exist.toml", nil, hwprofile.Detect())
+	_, err := Load("/does/not/exist.toml", nil)
 	if err == nil || !strings.Contains(err.Error(), "/does/not/exist.toml") {
 		t.Errorf("a file that is missing: found %v", err)
 	}
 	big := t.TempDir() + "/big.toml"
-	if err := os.WriteFile(big, bytes.Repeat([]byte("#\n"), maxFile), 0o644); err != nil {
+	if err := os.WriteFile(big, bytes.Repeat([]byte("#\n"), settings.MaxFile), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = Load(big, nil, hwprofile.Detect()); err == nil || !strings.Contains(err.Error(), "1048576 bytes") {
+	if _, err = Load(big, nil); err == nil || !strings.Contains(err.Error(), "1048576 bytes") {
 		t.Errorf("a huge file: found %v", err)
 	}
 }
@@ -189,7 +190,7 @@ func TestRefused(t *testing.T) {
 	// all mistakes at once, in order
 	_, err := load("g.toml", []byte("tpc = 1\n[net]\nloops = 0\nrate = 'x'\n"), map[string]string{"wss": "1"}, board(), plenty)
 	want := "g.toml:1: tpc: no such key; did you mean tcp?\n" +
-		"g.toml:3: net.loops: found 0, expected a whole number from 1 to 15\n" +
+		"g.toml:3: net.loops: found 0, expected a whole number from 1 to 15; nearest value: 1\n" +
 		"g.toml:4: net.rate: found the text \"x\", expected a whole number from 1 to 1000000, or 0 for no limit\n" +
 		"flag --wss: no such key; did you mean --ws?"
 	if err == nil || err.Error() != want {
@@ -234,7 +235,7 @@ func TestChecks(t *testing.T) {
 	f("net.ring_pool=8MiB net.loops=3", plenty, "gives each loop 2796202B, expected at least 4MiB")
 	f("net.ring_pool=8MiB net.loops=2", plenty)
 	f("net.partial_timeout=10s net.idle_timeout=5s", plenty, "must not be above")
-	f("queue.log_bytes=64KiB", plenty, "queue.log_bytes = 64KiB (flag --queue.log_bytes) must not be below wal.group_bytes = 1MiB (profile mid)")
+	f("queue.log_bytes=64KiB", plenty, "queue.log_bytes = 64KiB (flag --queue.log_bytes) must not be below wal.group_bytes = 1MiB (mid.profile:25)")
 	f("wal.roll_size=1MiB", plenty, "at least twice")
 	f("wal.headroom=1MiB wal.group_bytes=2MiB", plenty, "one write could fill the disk")
 	f("retry.first=2m", plenty, "retry.first = 2m (flag --retry.first) must not be above retry.max = 1m (built-in)")
@@ -242,8 +243,8 @@ func TestChecks(t *testing.T) {
 	f("net.max_connections=5000", 1024, "net.max_connections = 5000 (flag --net.max_connections) needs 5064 open files, the system allows 1024")
 	f("net.max_connections=900", 1024)
 	f("", 64, "needs 20064 open files, the system allows 64")
-	f("memory.limit=32MiB", plenty, "memory.limit = 32MiB (flag --memory.limit) is too little: rings, queues and tables may take")
-	f("net.ring_pool=1GiB", plenty, "memory.limit = 256MiB (profile mid) is too little")
+	f("memory.limit=32MiB", plenty, "memory.limit = 32MiB (flag --memory.limit) is too little; nearest value: 215MiB. So much may rings, queues and tables take")
+	f("net.ring_pool=1GiB", plenty, "memory.limit = 256MiB (mid.profile:38) is too little; nearest value: 1317MiB")
 	f("net.ring_pool=1GiB memory.limit=2GiB", plenty)
 	f("net.ring_pool=1GiB memory.limit=1200MiB", plenty, "memory.limit = 1200MiB (flag --memory.limit) is too little")
 
@@ -259,7 +260,7 @@ func TestLoweredConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "profile mid, lowered to fit the limit of 1024 open files"; c.Net.MaxConnections != 960 || c.Origin("net.max_connections") != want {
+	if want := "mid.profile:13, lowered to fit the limit of 1024 open files"; c.Net.MaxConnections != 960 || c.Origin("net.max_connections") != want {
 		t.Errorf("found %d from %q, expected 960 from %q", c.Net.MaxConnections, c.Origin("net.max_connections"), want)
 	}
 }
@@ -294,7 +295,22 @@ func TestTable(t *testing.T) {
 		known[s.name] = true
 	}
 	places := make(map[any]string)
-	c := defaults(board())
+	stated := make(map[string]bool) // by every class
+	for i, class := range hwprofile.Embedded(hwprofile.KindClass) {
+		states := make(map[string]bool)
+		for _, v := range class.Values {
+			if states[v.Key()] = true; !v.Table() && i > 0 && !stated[v.Key()] {
+				t.Errorf("%s: %s is not in the other classes", v.Place(), v.Key())
+			}
+		}
+		for name := range stated {
+			if !states[name] {
+				t.Errorf("class %s does not state %s", class.Name, name)
+			}
+		}
+		stated = states
+	}
+	c, _ := defaults(board())
 	for _, k := range table() {
 		if seen[k.name] {
 			t.Errorf("%s stands in the table twice", k.name)
@@ -303,7 +319,7 @@ func TestTable(t *testing.T) {
 		if !known[sectionOf(k.name)] {
 			t.Errorf("%s: no such section", k.name)
 		}
-		if (k.builtin == "") == (k.profile == nil) {
+		if (k.builtin == "") != stated[k.name] {
 			t.Errorf("%s needs a built-in default or one of the profile, not both", k.name)
 		}
 		if other := places[k.at(c)]; other != "" {
@@ -319,12 +335,6 @@ func TestTable(t *testing.T) {
 		}
 		if k.help == "" || !strings.HasSuffix(k.help, ".") {
 			t.Errorf("%s: help is not a sentence", k.name)
-		}
-	}
-	// the classes of the documentation are inside the ranges too
-	for _, p := range hwprofile.Classes() {
-		if _, err := load("", nil, nil, p, plenty); err != nil {
-			t.Errorf("class %s: %s", p.Class, err)
 		}
 	}
 }

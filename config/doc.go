@@ -2,8 +2,9 @@
 // the file parser, the flags, the checks, the --help text and
 // docs/configuration.md.
 //
-// A value comes from the last of: built-in default, hardware profile, TOML
-// file, flag. Load returns a complete and checked Config or an error that names
+// A value comes from the last of: built-in default, hardware profiles, TOML
+// file, flag. Profiles are read with the same table: what has a size, a count, a
+// limit or an interval may stand in one. Load returns a complete and checked Config or an error that names
 // every wrong line as FILE:LINE, what was found there and what was expected; it
 // never guesses and never ignores a key it does not know.
 //

@@ -125,7 +125,7 @@ func (k *key) placeholder() string {
 }
 
 func (k *key) defaultText() string {
-	if k.profile != nil {
+	if k.builtin == "" {
 		return "default: from the profile"
 	}
 	return "default: " + k.builtin

@@ -3,61 +3,60 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"sort"
 	"strings"
 	"syscall"
 
 	"gatepost/hwprofile"
+	"gatepost/settings"
 )
-
-// maxFile bounds the configuration file: the table written out with every
-// default is 5 KiB.
-const maxFile = 1 << 20
 
 // Load builds the configuration. path is the TOML file, "" for none. flags maps
 // key names to values as they were typed, {"tcp": ":0"}. The error joins every
 // problem found, one a line, each with its place.
-func Load(path string, flags map[string]string, prof hwprofile.Profile) (*Config, error) {
+func Load(path string, flags map[string]string) (*Config, error) {
+	return LoadAs(path, flags, func(data string) hwprofile.Facts { return hwprofile.This(data).Facts() })
+}
+
+// LoadAs is Load for the machine with the facts that are returned for a data
+// directory.
+func LoadAs(path string, flags map[string]string, facts func(data string) hwprofile.Facts) (*Config, error) {
 	var file []byte
 	if path != "" {
 		var err error
-		if file, err = readFile(path); err != nil {
+		if file, err = settings.ReadFile("the configuration", path); err != nil {
 			return nil, err
 		}
+	}
+	// Which profiles there are follows from the data directory and profile.dir:
+	// a first look at file and flags, whose problems come out below.
+	first := &Config{origin: make(map[string]string)}
+	for _, name := range []string{"data", "profile.dir"} {
+		k, _ := find(name)
+		k.set(first, k.builtin)
+	}
+	if path != "" {
+		_ = first.readTOML(path, file)
+	}
+	_ = first.readFlags(flags)
+	prof := hwprofile.For(facts(first.Data))
+	if err := prof.Extend(first.Profiles.Dir, first.Data); err != nil {
+		return nil, err
 	}
 	c, err := load(path, file, flags, prof, openFiles())
 	if err != nil {
 		return nil, err
 	}
 	flags = maps.Clone(flags)
-	c.again = func() (*Config, error) { return Load(path, flags, prof) }
+	c.again = func() (*Config, error) { return LoadAs(path, flags, facts) }
 	return c, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration: %w", err)
-	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("cannot read the configuration %s: found more than %d bytes; is this the right file?", path, maxFile)
-	}
-	return text, nil
 }
 
 // load is Load without the outside world: files is how many descriptors the
 // process may open, 0 when that is unknown.
 func load(path string, file []byte, flags map[string]string, prof hwprofile.Profile, files uint64) (*Config, error) {
-	c := defaults(prof)
-	var problems []error
+	c, problems := defaults(prof)
 	if path != "" {
 		problems = append(problems, c.readTOML(path, file)...)
 	}
@@ -70,25 +69,6 @@ func load(path string, file []byte, flags map[string]string, prof hwprofile.Prof
 	}
 	return c, nil
 }
-
-// defaults is the configuration of a machine without a file and flags.
-func defaults(prof hwprofile.Profile) *Config {
-	c := &Config{origin: make(map[string]string), prof: prof}
-	for _, k := range table() {
-		value, origin := k.builtin, "built-in"
-		if k.profile != nil {
-			value, origin = k.written(k.profile(&prof)), profileOrigin(prof)
-		}
-		if p := k.set(c, value); p != nil {
-			panic(fmt.Sprintf("BUG: default of %s (%s): found %s, expected %s", k.name, origin, p.found, p.expected))
-		}
-		c.origin[k.name] = origin
-	}
-	return c
-}
-
-// profileOrigin is the origin of a value that the profile proposed.
-func profileOrigin(prof hwprofile.Profile) string { return "profile " + prof.Class }
 
 // readFlags applies the flags in the order of their names, so that the same
 // mistakes give the same text.

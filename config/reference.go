@@ -40,7 +40,8 @@ const referenceIntro = `# Configuration
 This page is generated from the table of keys in package config.
 
 Gatepost needs no configuration file. A value comes from the last of these that
-has one: the built-in default, the hardware profile, the file, the flag.
+has one: the built-in default, the hardware profiles (see [profiles.md](profiles.md)), the file,
+the flag.
 
 * **File**: TOML, given with ` + "`--config FILE`" + `. Keys with a dot live in a section:
   ` + "`net.loops`" + ` is ` + "`loops`" + ` under ` + "`[net]`" + `.
@@ -78,7 +79,7 @@ limit = "96MiB"
 // referenceDefault is the default of a key for the reference. A key that the
 // profile sets shows the four classes, or one value when they agree.
 func (k *key) referenceDefault() string {
-	if k.profile == nil {
+	if k.builtin != "" {
 		if k.quoted() {
 			return "`" + strconv.Quote(k.builtin) + "`"
 		}
@@ -86,8 +87,13 @@ func (k *key) referenceDefault() string {
 	}
 	var values []string
 	same := true
-	for _, p := range hwprofile.Classes() {
-		values = append(values, k.written(k.profile(&p)))
+	for _, class := range hwprofile.Embedded(hwprofile.KindClass) {
+		for _, v := range class.Values {
+			if v.Key() == k.name {
+				text, _ := v.Text()
+				values = append(values, text)
+			}
+		}
 		same = same && values[0] == values[len(values)-1]
 	}
 	if same {

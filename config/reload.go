@@ -34,7 +34,7 @@ func (c *Config) Adopt(next *Config) (adopted *Config, live, restart []string, e
 		}
 	}
 	if len(restart) > 0 { // both are sound, half of each need not be
-		if problems := mixed.check(c.prof, 0); len(problems) > 0 {
+		if problems := mixed.check(c.Hardware, 0); len(problems) > 0 {
 			return nil, nil, nil, fmt.Errorf("this needs a restart: %w", errors.Join(problems...))
 		}
 	}

@@ -6,7 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gatepost/hwprofile"
 )
+
+// here is the machine of these tests.
+func here(string) hwprofile.Facts { return board().Facts }
 
 // What is live changes, what is not stays and is named, and what is wrong is
 // refused as a whole.
@@ -19,7 +24,7 @@ func TestAdopt(t *testing.T) {
 		}
 	}
 	write("tcp = \":1\"\n[net]\nrate = 5\n")
-	c, err := Load(path, map[string]string{"net.idle_timeout": "5m"}, board())
+	c, err := LoadAs(path, map[string]string{"net.idle_timeout": "5m"}, here)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +61,7 @@ func TestAdopt(t *testing.T) {
 
 	// An address that stays and a token that goes: together, HTTP for everybody.
 	write("http = \":3\"\n[api]\ntoken_file = \"t\"\n")
-	if c, err = Load(path, nil, board()); err != nil {
+	if c, err = LoadAs(path, nil, here); err != nil {
 		t.Fatal(err)
 	}
 	write("http = \"127.0.0.1:3\"\n")

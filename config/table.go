@@ -1,10 +1,6 @@
 package config
 
-import (
-	"time"
-
-	"gatepost/hwprofile"
-)
+import "time"
 
 const (
 	kib int64 = 1 << 10
@@ -31,9 +27,8 @@ const (
 type key struct {
 	name    string
 	kind    kind
-	builtin string                       // the default as it would be written; "" when the profile has it
-	profile func(*hwprofile.Profile) any // same pointer types as at
-	min     int64                        // smallest number, bytes or nanoseconds
+	builtin string // the default as it would be written; "" when the profile's class has it
+	min     int64  // smallest number, bytes or nanoseconds
 	max     int64
 	zero    string   // what 0 means where it is allowed besides min..max
 	power   bool     // only powers of two
@@ -62,6 +57,7 @@ func sections() []section {
 		{"webhook", "What the application is told."},
 		{"datasource", "What the application is asked."},
 		{"memory", "The budget of the process."},
+		{"profile", "Where the profiles of this machine are."},
 	}
 }
 
@@ -86,6 +82,14 @@ func table() []key {
 			help: "HOST:PORT that GET /route tells clients to use for TCP. \"auto\": the port that is listened on, and the host under which HTTP was asked."},
 		{name: "api.route_ws", kind: text, builtin: "auto", at: func(c *Config) any { return &c.API.RouteWS },
 			help: "The same for WebSocket."},
+		{name: "api.max_connections", kind: integer, builtin: "64", min: 1, max: 10_000, at: func(c *Config) any { return &c.API.MaxConnections },
+			help: "Connections to HTTP at a time; each takes some 20 KiB. Further ones take the place of those that never said a whole request, or wait."},
+		{name: "api.max_reads", kind: integer, builtin: "4", min: 1, max: 1000, at: func(c *Config) any { return &c.API.MaxReads },
+			help: "Readings of history at a time; others wait up to 5 seconds. Each may take some MiB."},
+		{name: "api.max_changes", kind: integer, builtin: "4", min: 1, max: 1000, at: func(c *Config) any { return &c.API.MaxChanges },
+			help: "The same for changes of channels and users."},
+		{name: "api.max_sends", kind: integer, builtin: "8", min: 1, max: 1000, at: func(c *Config) any { return &c.API.MaxSends },
+			help: "The same for messages sent over HTTP."},
 
 		{name: "tls.tcp", kind: address, builtin: "off", at: func(c *Config) any { return &c.TLS.TCP },
 			help: "Where WuKongIM clients connect inside TLS. Needs tls.cert_file."},
@@ -126,23 +130,17 @@ func table() []key {
 			help: "How a line is written."},
 
 		{name: "net.loops", kind: integer, min: 1, max: 15, at: func(c *Config) any { return &c.Net.Loops },
-			profile: func(p *hwprofile.Profile) any { return &p.Loops },
-			help:    "Event loops. The profile takes one processor fewer than there are, at least 1 and at most 4."},
+			help: "Event loops. The profile takes one processor fewer than there are, at least 1 and at most 4."},
 		{name: "net.scratch", kind: size, min: 64 * kib, max: 2 * mib, power: true, at: func(c *Config) any { return &c.Net.Scratch },
-			profile: func(p *hwprofile.Profile) any { return &p.Scratch },
-			help:    "The ring of each loop that sockets are read into."},
+			help: "The ring of each loop that sockets are read into."},
 		{name: "net.read_budget", kind: size, min: 4 * kib, max: 16 * mib, at: func(c *Config) any { return &c.Net.ReadBudget },
-			profile: func(p *hwprofile.Profile) any { return &p.ReadBudget },
-			help:    "How much one connection may have read in a round before the others get their turn."},
+			help: "How much one connection may have read in a round before the others get their turn."},
 		{name: "net.out_limit", kind: size, min: 4 * kib, max: 1 * mib, at: func(c *Config) any { return &c.Net.OutLimit },
-			profile: func(p *hwprofile.Profile) any { return &p.OutLimit },
-			help:    "Unsent bytes of one connection above which nothing more is pushed to it until it has read; it is caught up from the log later."},
+			help: "Unsent bytes of one connection above which nothing more is pushed to it until it has read; it is caught up from the log later."},
 		{name: "net.ring_pool", kind: size, min: 4 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Net.RingPool },
-			profile: func(p *hwprofile.Profile) any { return &p.RingPool },
-			help:    "Memory for partial frames and unsent bytes, all loops together, at least 4MiB for each. It is mapped when needed."},
+			help: "Memory for partial frames and unsent bytes, all loops together, at least 4MiB for each. It is mapped when needed."},
 		{name: "net.max_connections", live: true, kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Net.MaxConnections },
-			profile: func(p *hwprofile.Profile) any { return &p.MaxConnections },
-			help:    "Connections at a time. The profile's number is lowered to what the limit of open files allows."},
+			help: "Connections at a time. The profile's number is lowered to what the limit of open files allows."},
 		{name: "net.idle_timeout", kind: duration, builtin: "3m", min: second, max: 24 * 3600 * second, at: func(c *Config) any { return &c.Net.IdleTimeout },
 			help: "A connection that sends nothing for this long, not even a ping, is closed."},
 		{name: "net.login_timeout", kind: duration, builtin: "5s", min: second / 10, max: 3600 * second, at: func(c *Config) any { return &c.Net.LoginTimeout },
@@ -155,44 +153,46 @@ func table() []key {
 			help: "Expect a PROXY protocol header in front of every connection and believe the address in it. Only behind a proxy that always sends one."},
 		{name: "net.max_payload", live: true, kind: size, builtin: "32767B", min: 1, max: 32767, at: func(c *Config) any { return &c.Net.MaxPayload },
 			help: "The largest payload of a message, decrypted. The protocol ends at 32767B on the wire, which is 24559B when it is encrypted."},
+		{name: "net.backlog", kind: integer, builtin: "1024", min: 1, max: 65535, at: func(c *Config) any { return &c.Net.Backlog },
+			help: "Connections that wait in the kernel to be accepted. The kernel caps it at net.core.somaxconn."},
+		{name: "net.unsent", kind: size, builtin: "16KiB", min: 4 * kib, max: 16 * mib, at: func(c *Config) any { return &c.Net.Unsent },
+			help: "Bytes of one connection that the kernel holds and has not sent (TCP_NOTSENT_LOWAT). Less means that a slow receiver is noticed earlier."},
+		{name: "net.user_timeout", kind: duration, builtin: "1m", min: second, max: 3600 * second, at: func(c *Config) any { return &c.Net.UserTimeout },
+			help: "A connection whose peer acknowledges no data for this long, or reads none, is closed by the kernel (TCP_USER_TIMEOUT)."},
+		{name: "net.keepalive_idle", kind: duration, builtin: "1m", min: second, max: 32767 * second, at: func(c *Config) any { return &c.Net.KeepAlive.Idle },
+			help: "After this long without a byte the kernel asks whether the peer is there. Whole seconds."},
+		{name: "net.keepalive_interval", kind: duration, builtin: "15s", min: second, max: 32767 * second, at: func(c *Config) any { return &c.Net.KeepAlive.Interval },
+			help: "How often it asks. Whole seconds."},
+		{name: "net.keepalive_count", kind: integer, builtin: "4", min: 1, max: 127, at: func(c *Config) any { return &c.Net.KeepAlive.Count },
+			help: "How many questions without an answer close the connection."},
 		{name: "net.rate", live: true, kind: integer, builtin: "0", min: 1, max: 1_000_000, zero: "no limit", at: func(c *Config) any { return &c.Net.Rate },
 			help: "SEND frames per second that one connection may send."},
 
 		{name: "queue.log_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.LogItems },
-			profile: func(p *hwprofile.Profile) any { return &p.LogItems },
-			help:    "Batches waiting for the log."},
+			help: "Batches waiting for the log."},
 		{name: "queue.log_bytes", kind: size, min: 64 * kib, max: 1 * gib, at: func(c *Config) any { return &c.Queue.LogBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.LogBytes },
-			help:    "Bytes waiting for the log."},
+			help: "Bytes waiting for the log."},
 		{name: "queue.apply_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.ApplyItems },
-			profile: func(p *hwprofile.Profile) any { return &p.ApplyItems },
-			help:    "Written batches waiting for the core."},
+			help: "Written batches waiting for the core."},
 		{name: "queue.apply_bytes", kind: size, min: 64 * kib, max: 1 * gib, at: func(c *Config) any { return &c.Queue.ApplyBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.ApplyBytes },
-			help:    "Bytes waiting for the core."},
+			help: "Bytes waiting for the core."},
 		{name: "queue.mailbox_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.MailboxItems },
-			profile: func(p *hwprofile.Profile) any { return &p.MailboxItems },
-			help:    "Deliveries waiting for one loop. Acknowledgements do not count."},
+			help: "Deliveries waiting for one loop. Acknowledgements do not count."},
 		{name: "queue.mailbox_bytes", kind: size, min: 64 * kib, max: 1 * gib, at: func(c *Config) any { return &c.Queue.MailboxBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.MailboxBytes },
-			help:    "Bytes of deliveries waiting for one loop."},
+			help: "Bytes of deliveries waiting for one loop."},
 
 		{name: "wal.engine", kind: choice, builtin: "auto", words: []string{"auto", "tidwall", "recycled"}, at: func(c *Config) any { return &c.Wal.Engine },
 			help: "How the log is written. tidwall appends to growing files; recycled overwrites files of wal.roll_size that are used again, which costs a flash about a quarter of the bytes and half of the flushes, and needs no copy of the file in memory. auto is recycled. It may be changed between two starts."},
 		{name: "wal.linger", kind: duration, builtin: "0s", min: 1000, max: second / 200, zero: "not at all", at: func(c *Config) any { return &c.Wal.Linger },
 			help: "How long a group of fewer than 8 batches waits for more before it is written. It makes every acknowledgement later and saves writes when few clients send."},
 		{name: "wal.roll_size", kind: size, min: 1 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Wal.RollSize },
-			profile: func(p *hwprofile.Profile) any { return &p.RollSize },
-			help:    "A generation of the log that has grown to this size is followed by a new one."},
+			help: "A generation of the log that has grown to this size is followed by a new one."},
 		{name: "wal.group_bytes", kind: size, min: 64 * kib, max: 64 * mib, at: func(c *Config) any { return &c.Wal.GroupBytes },
-			profile: func(p *hwprofile.Profile) any { return &p.GroupBytes },
-			help:    "Bytes that are written and synced together at most."},
+			help: "Bytes that are written and synced together at most."},
 		{name: "wal.group_items", kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Wal.GroupItems },
-			profile: func(p *hwprofile.Profile) any { return &p.GroupItems },
-			help:    "Batches that are written and synced together at most."},
+			help: "Batches that are written and synced together at most."},
 		{name: "wal.headroom", kind: size, min: 1 * mib, max: 64 * gib, at: func(c *Config) any { return &c.Wal.Headroom },
-			profile: func(p *hwprofile.Profile) any { return &p.Headroom },
-			help:    "Free space on the disk below which messages are refused, so that a full disk can still be restarted from. They are taken again when a quarter more is free."},
+			help: "Free space on the disk below which messages are refused, so that a full disk can still be restarted from. They are taken again when a quarter more is free."},
 
 		{name: "store.budget", live: true, kind: size, builtin: "0B", min: 64 * mib, max: 1 << 50, zero: "no bound but the disk", at: func(c *Config) any { return &c.Store.Budget },
 			help: "What log, messages and metadata may take on the disk together, at least 16 times wal.roll_size. Beyond it the oldest messages of all channels are dropped. Without a bound messages are refused when the disk is full."},
@@ -210,15 +210,13 @@ func table() []key {
 			help: "How many bytes the messages of a group may take, compressed."},
 
 		{name: "broker.dedup_window", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.DedupWindow },
-			profile: func(p *hwprofile.Profile) any { return &p.DedupWindow },
-			help:    "How many of the latest messages are remembered by sender and client_msg_no, so that a resend is not stored twice."},
+			help: "How many of the latest messages are remembered by sender and client_msg_no, so that a resend is not stored twice."},
 		{name: "broker.max_group_members", live: true, kind: integer, builtin: "10000", min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Broker.MaxGroupMembers },
 			help: "Members of one group at most."},
 		{name: "broker.person_allow_list", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Broker.PersonAllowList },
 			help: "A person is sent to by those on their list only (POST /channel/whitelist_add with their uid and channel_type 1), or by all with allow_stranger. Off, by everybody who is not on their blacklist."},
 		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
-			profile: func(p *hwprofile.Profile) any { return &p.MaxChannels },
-			help:    "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
+			help: "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
 
 		{name: "retry.first", live: true, kind: duration, builtin: "10s", min: second / 100, max: 3600 * second, at: func(c *Config) any { return &c.Retry.First },
 			help: "A message is pushed again when it was not acknowledged after this long. The wait doubles each time."},
@@ -230,11 +228,9 @@ func table() []key {
 			help: "How exactly retries are timed."},
 
 		{name: "session.inflight_max", kind: integer, min: 1, max: 65536, at: func(c *Config) any { return &c.Session.InflightMax },
-			profile: func(p *hwprofile.Profile) any { return &p.InflightMax },
-			help:    "Messages pushed to one connection and not yet acknowledged, at most."},
+			help: "Messages pushed to one connection and not yet acknowledged, at most."},
 		{name: "session.inflight_total", kind: integer, min: 256, max: 1 << 26, at: func(c *Config) any { return &c.Session.InflightTotal },
-			profile: func(p *hwprofile.Profile) any { return &p.InflightTotal },
-			help:    "The same for all connections together. When as many wait, a connection gets up to 8 until others acknowledge."},
+			help: "The same for all connections together. When as many wait, a connection gets up to 8 until others acknowledge."},
 		{name: "session.cursor_interval", kind: duration, builtin: "1s", min: second / 100, max: 600 * second, at: func(c *Config) any { return &c.Session.CursorInterval },
 			help: "How often the read position of a device is written to the log. Longer means fewer writes and more messages pushed twice after a power cut."},
 		{name: "session.token_auth", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Session.TokenAuth },
@@ -243,10 +239,11 @@ func table() []key {
 			help: "With master a login ends the user's other connections of the same device flag; with slave only those of the same device id. With session.token_auth the token says which."},
 
 		{name: "memory.limit", kind: size, min: 16 * mib, max: 1024 * gib, at: func(c *Config) any { return &c.Memory.Limit },
-			profile: func(p *hwprofile.Profile) any { return &p.MemoryLimit },
-			help:    "Budget of the whole process. Rings, queues and tables together must fit into it. The profile takes at most 40 % of the memory."},
+			help: "Budget of the whole process. Rings, queues and tables together must fit into it. The profile takes at most 40 % of the memory."},
 		{name: "memory.gc_percent", kind: integer, min: 10, max: 1000, at: func(c *Config) any { return &c.Memory.GCPercent },
-			profile: func(p *hwprofile.Profile) any { return &p.GCPercent },
-			help:    "How much the heap may grow between two collections, in percent."},
+			help: "How much the heap may grow between two collections, in percent."},
+
+		{name: "profile.dir", kind: text, builtin: "/etc/gatepost/profile.d", at: func(c *Config) any { return &c.Profiles.Dir },
+			help: "Directory of profiles, *.profile, that are laid over those in the binary in the order of their names. calibrated.profile is looked for beside the directory and in the data directory."},
 	}
 }

@@ -134,8 +134,7 @@ func (k *key) get(c *Config) string {
 	return k.written(k.at(c))
 }
 
-// written is the text of a value behind one of the pointers that at and profile
-// return.
+// written is the text of a value behind one of the pointers that at returns.
 func (k *key) written(at any) string {
 	switch v := at.(type) {
 	case *string:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,13 +18,11 @@ type listener struct {
 	addr netip.AddrPort // as bound
 }
 
-const backlog = 1024 // the kernel caps it at net.core.somaxconn
-
 func (ln listener) close() { unix.Close(ln.fd) }
 
 // listen opens one listening socket. An empty host takes IPv6 and IPv4 on one
 // socket, or IPv4 alone on a kernel without IPv6.
-func listen(address string, ws bool) (listener, error) {
+func listen(address string, ws bool, o Sockets) (listener, error) {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return listener{}, err
@@ -31,18 +30,18 @@ func listen(address string, ws bool) (listener, error) {
 	ip, _ := netip.AddrFromSlice(a.IP)
 	ip = ip.Unmap().WithZone(a.Zone)
 	if ip.IsValid() {
-		return listenOn(netip.AddrPortFrom(ip, uint16(a.Port)), ws)
+		return listenOn(netip.AddrPortFrom(ip, uint16(a.Port)), ws, o)
 	}
-	ln, err := listenOn(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port)), ws)
+	ln, err := listenOn(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.Port)), ws, o)
 	if err != nil {
-		if ln4, err4 := listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.Port)), ws); err4 == nil {
+		if ln4, err4 := listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.Port)), ws, o); err4 == nil {
 			return ln4, nil
 		}
 	}
 	return ln, err
 }
 
-func listenOn(at netip.AddrPort, ws bool) (listener, error) {
+func listenOn(at netip.AddrPort, ws bool, o Sockets) (listener, error) {
 	family, sa := unix.AF_INET, unix.Sockaddr(nil)
 	if at.Addr().Is4() {
 		sa = &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
@@ -62,32 +61,34 @@ func listenOn(at netip.AddrPort, ws bool) (listener, error) {
 		return listener{}, os.NewSyscallError("socket", err)
 	}
 	ln := listener{fd: fd, ws: ws}
-	if err := ln.open(family, sa); err != nil {
+	if err := ln.open(family, sa, o); err != nil {
 		ln.close()
 		return listener{}, err
 	}
 	return ln, nil
 }
 
-// socketOptions are set on the listener; accepted sockets inherit them, which
-// saves a system call each per accept.
-var socketOptions = []struct {
+// socketOption is one call of setsockopt.
+type socketOption struct {
 	name              string
 	level, key, value int
-}{
-	{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-	{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-	{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},   // seconds
-	{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, // seconds
-	{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
-	// keep-alive does not cover unacknowledged data; milliseconds. It also ends
-	// a peer that reads nothing for so long.
-	{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60_000},
-	// back-pressure reaches us early instead of megabytes in the kernel; bytes
-	{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 16 << 10},
 }
 
-func (ln *listener) open(family int, sa unix.Sockaddr) error {
+// options are set on the listener; accepted sockets inherit them, which saves a
+// system call each per accept.
+func (o Sockets) options() []socketOption {
+	return []socketOption{
+		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(o.KeepAliveIdle / time.Second)},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(o.KeepAliveInterval / time.Second)},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, o.KeepAliveCount},
+		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout / time.Millisecond)},
+		{"TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, o.Unsent},
+	}
+}
+
+func (ln *listener) open(family int, sa unix.Sockaddr, sockets Sockets) error {
 	if err := unix.SetsockoptInt(ln.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
 	}
@@ -100,13 +101,13 @@ func (ln *listener) open(family int, sa unix.Sockaddr) error {
 			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
 		}
 	}
-	if err := ln.tune(); err != nil {
+	if err := ln.tune(sockets); err != nil {
 		return err
 	}
 	if err := unix.Bind(ln.fd, sa); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
-	if err := unix.Listen(ln.fd, backlog); err != nil {
+	if err := unix.Listen(ln.fd, sockets.Backlog); err != nil {
 		return os.NewSyscallError("listen", err)
 	}
 	bound, err := unix.Getsockname(ln.fd)
@@ -117,9 +118,9 @@ func (ln *listener) open(family int, sa unix.Sockaddr) error {
 	return nil
 }
 
-// tune sets socketOptions.
-func (ln *listener) tune() error {
-	for _, o := range socketOptions {
+// tune sets the options that connections inherit.
+func (ln *listener) tune(sockets Sockets) error {
+	for _, o := range sockets.options() {
 		err := unix.SetsockoptInt(ln.fd, o.level, o.key, o.value)
 		if err != nil && err != unix.ENOPROTOOPT { // an old kernel or an emulator may lack one
 			return fmt.Errorf("setsockopt %s to %d: %w", o.name, o.value, err)

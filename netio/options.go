@@ -27,7 +27,19 @@ type Options struct {
 	ProxyProtocol  bool          // every connection must begin with a PROXY v1 or v2 header
 	TLS            *tls.Config   // for ListenTLS; nil: none
 	MaxTLS         int           // connections inside TLS over all loops; more are accepted and closed; default MaxConns
+	Sockets        Sockets       // of every connection
 	Logger         *slog.Logger  // default: discard
+}
+
+// Sockets are what the kernel is told about every connection. Zero values take
+// the default.
+type Sockets struct {
+	Backlog           int           // connections that wait to be accepted; the kernel caps it at net.core.somaxconn; default 1024
+	Unsent            int           // bytes the kernel holds of what is not sent yet: back-pressure reaches us early instead of megabytes there; default 16 KiB
+	UserTimeout       time.Duration // for data that is not acknowledged, which keep-alive does not cover; it also ends a peer that reads nothing for so long; default 60 s
+	KeepAliveIdle     time.Duration // whole seconds; default 60 s
+	KeepAliveInterval time.Duration // whole seconds; default 15 s
+	KeepAliveCount    int           // default 4
 }
 
 func (o Options) withDefaults() Options {
@@ -41,6 +53,12 @@ func (o Options) withDefaults() Options {
 	set(&o.IdleTimeout, 3*time.Minute)
 	set(&o.LoginTimeout, 5*time.Second)
 	set(&o.PartialTimeout, 30*time.Second)
+	set(&o.Sockets.Backlog, 1024)
+	set(&o.Sockets.Unsent, 16<<10)
+	set(&o.Sockets.UserTimeout, time.Minute)
+	set(&o.Sockets.KeepAliveIdle, time.Minute)
+	set(&o.Sockets.KeepAliveInterval, 15*time.Second)
+	set(&o.Sockets.KeepAliveCount, 4)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

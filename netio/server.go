@@ -85,7 +85,7 @@ func (s *Server) ListenTLS(tcp, ws []string) error {
 // listen opens listeners, all or none.
 func (s *Server) listen(tcp, ws []string, tls bool) (opened []listener, err error) {
 	for i, address := range append(append([]string(nil), tcp...), ws...) {
-		ln, err := listen(address, i >= len(tcp))
+		ln, err := listen(address, i >= len(tcp), s.opt.Sockets)
 		if err == nil {
 			ln.tls = tls
 			opened = append(opened, ln)
