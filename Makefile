@@ -49,7 +49,7 @@ unit: ## unit tests with the race detector, then those that count allocations wi
 cross: ## build dist/gatepost-linux-* for all processors
 	$(foreach t,$(targets),$(call target,$(t)) $(compile) -o dist/gatepost-linux-$(t) .$(newline))
 
-foreign: ## unit tests of the packages without sockets on other processors, emulated
+foreign: cross ## unit tests without sockets, and a selftest of the binary, on other processors, emulated
 	scripts/foreign.sh
 
 fuzz: ## fuzz every target for FUZZTIME
@@ -71,8 +71,8 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
 # Name of a processor -> the variables that make the compiler build for it.
-targets := amd64 arm64 armv7 riscv64 386
-target = GOOS=linux GOARCH=$(if $(filter armv7,$(1)),arm GOARM=7,$(1))
+targets := amd64 arm64 armv6 armv7 riscv64 386
+target = GOOS=linux GOARCH=$(if $(filter armv%,$(1)),arm GOARM=$(patsubst armv%,%,$(1)),$(1))
 define newline
 
 
