@@ -69,6 +69,7 @@ func commands() []command {
 		{name: "wal", brief: "look into the log of a stopped or running broker", sub: []command{
 			{name: "dump", brief: "list generations, groups and records", run: dumpLog},
 		}},
+		{name: "config", brief: "show the configuration, or an example of one", sub: configCommands()},
 		{name: "selftest", brief: "send a message through a running broker, and say whether it came", run: selftest},
 		{name: "bench", brief: "measure a running broker and check what it answers", run: bench},
 		{name: "completion", brief: "print a script that completes commands in a shell", run: completion},
