@@ -71,6 +71,7 @@ func commands() []command {
 		}},
 		{name: "config", brief: "show the configuration, or an example of one", sub: configCommands()},
 		{name: "selftest", brief: "send a message through a running broker, and say whether it came", run: selftest},
+		{name: "support-bundle", brief: "collect what is needed to find out elsewhere what is wrong", run: supportBundle},
 		{name: "bench", brief: "measure a running broker and check what it answers", run: bench},
 		{name: "completion", brief: "print a script that completes commands in a shell", run: completion},
 		{name: "man", brief: "print the manual page", run: manual},
