@@ -10,6 +10,12 @@ FUZZTIME ?= 5s
 commit  := $(shell git describe --always --dirty --abbrev=7 --exclude '*' 2>/dev/null)
 version := $(shell cat VERSION)$(if $(commit),+$(commit))
 
+# A package's version must grow: the commit's time stands before its name. Outside
+# of a git repository it is that of the file VERSION.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),$(shell date -r VERSION +%s))
+stamp := $(shell TZ=UTC date -d @$(SOURCE_DATE_EPOCH) +%Y%m%d%H%M%S)
+debversion := $(shell cat VERSION)+$(stamp)$(if $(commit),.$(subst -,.,$(commit)))
+
 # Static and reproducible: the same commit gives the same bytes anywhere.
 compile = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(version)'
 
@@ -17,11 +23,11 @@ compile = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X
 units = $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
 # The order is that of the time to the first failure.
-steps := tools lint build unit cross foreign fuzz appliance e2e
+steps := tools lint build unit cross foreign package fuzz appliance e2e
 
-export GO FUZZTIME
+export GO FUZZTIME SOURCE_DATE_EPOCH
 
-.PHONY: build run test $(filter-out build,$(steps)) soak bench clean help
+.PHONY: build run test $(filter-out build,$(steps)) dist deb soak bench clean help
 
 build: ## build bin/gatepost for this machine
 	$(compile) -o bin/gatepost .
@@ -50,7 +56,19 @@ unit: ## unit tests with the race detector, then those that count allocations wi
 cross: ## build dist/gatepost-linux-* for all processors
 	$(foreach t,$(targets),$(call target,$(t)) $(compile) -o dist/gatepost-linux-$(t) .$(newline))
 
-foreign: ## unit tests of the packages without sockets on other processors, emulated
+dist: cross ## dist/ for a release: binaries, SHA256SUMS, SBOM; at most 12 MB each
+	scripts/dist.sh
+
+# armhf is the name of ARMv7 for Debian and of ARMv6 for Raspberry Pi OS; the
+# binary for v6 uses what a v7 has where it finds one.
+debs ?= amd64=amd64 arm64=arm64 armhf=armv6
+deb: build $(if $(debs),cross) ## dist/gatepost_*.deb for Debian, Raspberry Pi OS and Armbian: amd64, arm64, armhf
+	$(foreach d,$(debs),scripts/deb.sh $(debversion) $(firstword $(subst =, ,$(d))) dist/gatepost-linux-$(lastword $(subst =, ,$(d))) dist/gatepost_$(debversion)_$(firstword $(subst =, ,$(d))).deb$(newline))
+
+package: cross ## build binaries and packages twice, look at what is in them, install, upgrade, remove and purge
+	scripts/package.sh
+
+foreign: cross ## unit tests without sockets, and a selftest of the binary, on other processors, emulated
 	scripts/foreign.sh
 
 fuzz: ## fuzz every target for FUZZTIME
@@ -76,8 +94,8 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
 # Name of a processor -> the variables that make the compiler build for it.
-targets := amd64 arm64 armv7 riscv64 386
-target = GOOS=linux GOARCH=$(if $(filter armv7,$(1)),arm GOARM=7,$(1))
+targets := amd64 arm64 armv6 armv7 riscv64 386
+target = GOOS=linux GOARCH=$(if $(filter armv%,$(1)),arm GOARM=$(patsubst armv%,%,$(1)),$(1))
 define newline
 
 

@@ -162,7 +162,7 @@ func TestManual(t *testing.T) {
 		if p.decl == nil {
 			continue
 		}
-		if !slices.Contains(lines, `.SS "gatepost `+p.path+`"`) {
+		if !slices.Contains(lines, `.SS "gatepost `+roff(p.path)+`"`) {
 			t.Errorf("%s is not in it", p.path)
 		}
 		p.decl.VisitAll(func(g *flag.Flag) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -85,8 +86,15 @@ func (k *key) referenceDefault() string {
 		}
 		return "`" + k.builtin + "`"
 	}
-	var values []string
-	same := true
+	values := k.ofClasses()
+	if len(slices.Compact(slices.Clone(values))) == 1 {
+		return values[0]
+	}
+	return strings.Join(values, " · ")
+}
+
+// ofClasses returns what the classes say of a key, the smallest first.
+func (k *key) ofClasses() (values []string) {
 	for _, class := range hwprofile.Embedded(hwprofile.KindClass) {
 		for _, v := range class.Values {
 			if v.Key() == k.name {
@@ -94,12 +102,8 @@ func (k *key) referenceDefault() string {
 				values = append(values, text)
 			}
 		}
-		same = same && values[0] == values[len(values)-1]
 	}
-	if same {
-		return values[0]
-	}
-	return strings.Join(values, " · ")
+	return values
 }
 
 func referenceProfiles() string {

@@ -9,6 +9,11 @@ import (
 // Show writes the configuration as a TOML file that Load would read back to the
 // same values, each line with its origin as a comment.
 func (c *Config) Show() string {
+	return c.show(func(k *key) string { return k.get(c) })
+}
+
+// show is Show with values of another origin.
+func (c *Config) show(of func(*key) string) string {
 	var b strings.Builder
 	keys := table()
 	for _, s := range sections() {
@@ -19,7 +24,7 @@ func (c *Config) Show() string {
 			if sectionOf(k.name) != s.name {
 				continue
 			}
-			value := k.get(c)
+			value := of(&k)
 			if k.quoted() {
 				value = strconv.Quote(value)
 			}

@@ -180,7 +180,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 // Post leaves deliveries for the loop; see broker.Outbox. Any goroutine.
 func (g *Gate) Post(ds []broker.Delivery) { g.box.post(ds) }
 
-// SetLimits changes limits, for what comes in from the next round on. Any
+// SetLimits changes limits, for what comes in from now on. Any
 // goroutine.
 func (g *Gate) SetLimits(l Limits) {
 	g.limits.Store(&l)
@@ -211,6 +211,7 @@ func (g *Gate) OnOpen(c *netio.Conn) {
 
 // OnRead takes the complete frames that are there.
 func (g *Gate) OnRead(c *netio.Conn) error {
+	g.adopt() // what comes in behind a reload is under the new limits
 	p := c.Data.(*peer)
 	src := c.Peek()
 	done := 0
@@ -371,14 +372,19 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 	_ = g.core.Detach(p.attach(g.index, ""), read)
 }
 
-// OnRound works off the mailbox and the clocks and hands the round's batch to
-// the log.
-func (g *Gate) OnRound(now time.Time) time.Duration {
-	g.now = now
+// adopt takes over limits that were changed.
+func (g *Gate) adopt() {
 	if l := g.limits.Load(); l != nil && g.limits.CompareAndSwap(l, nil) {
 		g.o.MaxPayload, g.o.Rate, g.o.Retry = l.MaxPayload, l.Rate, l.Retry
 		g.inflight.Tune(l.Retry)
 	}
+}
+
+// OnRound works off the mailbox and the clocks and hands the round's batch to
+// the log.
+func (g *Gate) OnRound(now time.Time) time.Duration {
+	g.now = now
+	g.adopt()
 	g.deliver()
 	next := g.inflight.Tick(now, g.due)
 	g.stats.Inflight.Store(int64(g.inflight.Len()))
