@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"ack":       {},
 	"queue":     {},
 	"metrics":   {},
-	"systemd":   {},
+	"systemd":   {xsys},
 	"wukong":    {},
 	"hwprofile": {xsys},
 	"ring":      {xsys},
