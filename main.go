@@ -23,6 +23,7 @@ import (
 	"gatepost/broker"
 	"gatepost/cli"
 	"gatepost/config"
+	"gatepost/handover"
 	"gatepost/hwprofile"
 	"gatepost/message"
 	"gatepost/metrics"
@@ -57,14 +58,20 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		logger.Warn("service manager is not told everything", "err", err)
 	}
 
-	b, err := build(cfg, logger)
+	passed, err := systemd.Passed(os.Getenv, os.Getpid())
 	if err != nil {
+		logger.Warn("what the service manager passed is not all used", "err", err)
+	}
+	before := inherit(passed, manager, cfg, logger)
+	b, err := build(cfg, logger, before)
+	if err != nil {
+		before.close()
 		return err
 	}
 	b.announce(out, cfg, time.Since(started))
 	debug.FreeOSMemory() // what opening and replaying left behind
 	notify(logger, manager, systemd.Ready)
-	err = b.run(ctx, manager)
+	err = b.run(ctx, cfg, manager)
 	if err == nil {
 		logger.Info("stopped")
 	}
@@ -95,7 +102,9 @@ type box struct {
 	reader    *broker.Reader
 	server    *netio.Server
 	gates     []*session.Gate
-	http      net.Listener // nil: off
+	http      net.Listener     // nil: off
+	plainHTTP *net.TCPListener // http without TLS around it
+	httpFD    int              // a copy of it for the next process; -1: none
 	// certificates are those of TLS; nil: there is none.
 	certificates *netio.Certificates
 	api          *api.Server
@@ -104,8 +113,8 @@ type box struct {
 }
 
 // build opens the sockets, then the data directory, and replays it.
-func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
-	b := &box{logger: logger}
+func build(cfg *config.Config, logger *slog.Logger, before *inheritance) (_ *box, err error) {
+	b := &box{logger: logger, httpFD: -1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.closeSockets(), b.closeData())
@@ -141,6 +150,10 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	if before != nil {
+		b.server.Inherit(before.listeners)
+		defer b.server.Disinherit()
+	}
 	if err = b.server.ListenTLS(addresses(cfg.TLS.TCP), addresses(cfg.TLS.WS)); err != nil {
 		return nil, err
 	}
@@ -148,9 +161,10 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		return nil, err
 	}
 	if cfg.HTTP != "" {
-		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
+		if b.plainHTTP, err = before.listenHTTP(cfg.HTTP); err != nil {
 			return nil, fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
 		}
+		b.http = b.plainHTTP
 		if cfg.TLS.HTTP {
 			b.http = tls.NewListener(b.http, b.tlsConfig())
 		}
@@ -276,6 +290,7 @@ func build(cfg *config.Config, logger *slog.Logger) (_ *box, err error) {
 		Logger:      logger,
 	}, b.core, b.committer, b.store, values)
 	b.outboxes = append(b.outboxes, b.api)
+	b.takeOver(before)
 	return b, nil
 }
 
@@ -419,7 +434,7 @@ func (b *box) health() error {
 }
 
 // run runs the parts until ctx is cancelled or one of them fails.
-func (b *box) run(ctx context.Context, manager systemd.Manager) error {
+func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manager) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	part := func(wg *sync.WaitGroup, f func() error) {
@@ -452,18 +467,38 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 	<-ctx.Done()
 	notify(b.logger, manager, systemd.Stopping)
 	b.logger.Info("stopping")
+	var left *legacy // of a hot restart
+	if cfg.Net.HotRestart && manager.Present() && errors.Is(context.Cause(ctx), context.Canceled) {
+		left = &legacy{started: time.Now()}
+		if b.plainHTTP != nil {
+			b.httpFD = handover.DupListener(b.plainHTTP)
+		}
+		if !b.freeze() {
+			left = nil
+		}
+	}
 	errHTTP := b.api.Close()
-	b.server.Close()
-	loops.Wait() // the last read positions are proposed
+	if left == nil {
+		b.server.Close()
+		loops.Wait() // the last read positions are proposed
+	}
 	b.committer.Close()
 	rest.Wait()
 	b.core.Close()
 	apply.Wait()
 	b.reader.Close()
 	reader.Wait()
+	if left != nil {
+		b.leave(left, cfg.HTTP)
+		b.server.Close()
+		loops.Wait()
+	}
 	b.store.Close()
 	checkpoints.Wait()
 	err := errors.Join(errHTTP, b.log.Close())
+	if left != nil {
+		left.hand(manager, cfg, b.log.Last(), b.logger)
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}

@@ -101,6 +101,7 @@ type Net struct {
 	PartialTimeout time.Duration
 	Wait           string // "yield", "block"
 	ProxyProtocol  bool
+	HotRestart     bool // connections outlive a restart by the service manager
 	MaxPayload     int64
 	Rate           int // messages per second of one connection, 0: no limit
 }

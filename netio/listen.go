@@ -15,6 +15,8 @@ type listener struct {
 	ws   bool
 	tls  bool
 	addr netip.AddrPort // as bound
+	// asked is the address that was configured.
+	asked string
 }
 
 const backlog = 1024 // the kernel caps it at net.core.somaxconn
