@@ -1,0 +1,540 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// manager is a service manager as far as a hot restart needs one: it hears what
+// the broker says, keeps the descriptors that it is given, and passes them to the
+// next process.
+type manager struct {
+	t      testing.TB
+	socket string
+	fd     int
+
+	mu   sync.Mutex
+	kept map[string][]int
+	said []string
+}
+
+// managed makes a broker the service of a manager.
+func managed(t testing.TB) (*manager, option) {
+	dir, err := os.MkdirTemp("", "gatepost-notify-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &manager{t: t, socket: filepath.Join(dir, "notify"), kept: make(map[string][]int)}
+	if m.fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(m.fd, &unix.SockaddrUnix{Name: m.socket}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); m.listen() }()
+	t.Cleanup(func() {
+		s, _ := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		unix.Sendto(s, []byte("end of the test"), 0, &unix.SockaddrUnix{Name: m.socket})
+		unix.Close(s)
+		<-done
+		unix.Close(m.fd)
+		m.drop("")
+		os.RemoveAll(dir)
+	})
+	return m, func(b *broker) { b.env = append(b.env, "NOTIFY_SOCKET="+m.socket) }
+}
+
+func (m *manager) listen() {
+	text, rights := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*253))
+	for {
+		n, r, _, _, err := unix.Recvmsg(m.fd, text, rights, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || string(text[:n]) == "end of the test" {
+			return
+		}
+		var fds []int
+		messages, _ := unix.ParseSocketControlMessage(rights[:r])
+		for i := range messages {
+			more, _ := unix.ParseUnixRights(&messages[i])
+			fds = append(fds, more...)
+		}
+		m.hear(string(text[:n]), fds)
+	}
+}
+
+func (m *manager) hear(state string, fds []int) {
+	name, store, remove := "", false, false
+	for line := range strings.SplitSeq(state, "\n") {
+		key, value, _ := strings.Cut(line, "=")
+		switch key {
+		case "FDNAME":
+			name = value
+		case "FDSTORE":
+			store = true
+		case "FDSTOREREMOVE":
+			remove = true
+		}
+	}
+	m.mu.Lock()
+	m.said = append(m.said, state)
+	if store {
+		m.kept[name] = append(m.kept[name], fds...)
+		fds = nil
+	}
+	m.mu.Unlock()
+	if remove {
+		m.drop(name)
+	}
+	for _, fd := range fds { // BARRIER=1
+		unix.Close(fd)
+	}
+}
+
+// drop closes what is kept under a name, or all.
+func (m *manager) drop(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n, fds := range m.kept {
+		if name == "" || n == name {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			delete(m.kept, n)
+		}
+	}
+}
+
+// pass makes the next start of b begin with what is kept.
+func (m *manager) pass(b *broker) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range b.files {
+		f.Close()
+	}
+	b.files = nil
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(m.kept)) {
+		for _, fd := range m.kept[name] {
+			fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			b.files = append(b.files, os.NewFile(uintptr(fd), name))
+			names = append(names, name)
+		}
+	}
+	b.env = slices.DeleteFunc(b.env, func(kv string) bool { return strings.HasPrefix(kv, "LISTEN_") })
+	b.shell = ""
+	if len(names) > 0 {
+		b.env = append(b.env, fmt.Sprintf("LISTEN_FDS=%d", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+		b.shell = "export LISTEN_PID=$$"
+	}
+}
+
+// has says whether anything is kept.
+func (m *manager) has() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.kept) > 0
+}
+
+// restart is systemctl restart.
+func (m *manager) restart(b *broker) {
+	m.t.Helper()
+	b.stop()
+	if !m.has() {
+		m.t.Fatal("the broker ended and left nothing with the manager")
+	}
+	m.pass(b)
+	b.start()
+}
+
+// rawConn is what is under a client's connection.
+func (c *client) half(p []byte) (first, second []byte) {
+	if _, ws := c.conn.(*wsConn); ws { // a frame of its own, masked with zeros
+		head := []byte{0x82, 0x80 | 126, byte(len(p) >> 8), byte(len(p)), 0, 0, 0, 0}
+		p = append(head, p...)
+	}
+	return p[:len(p)*2/3], p[len(p)*2/3:]
+}
+
+// raw writes bytes below any framing.
+func (c *client) raw(t testing.TB, p []byte) {
+	t.Helper()
+	to := c.conn
+	if w, ws := c.conn.(*wsConn); ws {
+		to = w.Conn
+	}
+	if _, err := to.Write(p); err != nil {
+		t.Fatalf("%s: %v", c.uid, err)
+	}
+}
+
+// talker sends numbered messages to one who checks that they come once and in
+// order, one after the other, until it is told to stop.
+type talker struct {
+	from, to *client
+	acked    atomic.Int64
+	got      atomic.Int64
+	bad      atomic.Pointer[string]
+}
+
+func (w *talker) complain(format string, a ...any) {
+	s := fmt.Sprintf(format, a...)
+	w.bad.CompareAndSwap(nil, &s)
+}
+
+// heard is called for each RECV.
+func (w *talker) heard(m *recv) {
+	want := fmt.Sprintf("message %d", w.got.Load()+1)
+	if m.dup() {
+		return // by the retry rule
+	}
+	if string(m.payload) != want {
+		w.complain("%q came, want %q", m.payload, want)
+		return
+	}
+	w.got.Add(1)
+}
+
+func (w *talker) talk(t testing.TB, stop *atomic.Bool) {
+	for i := 1; !stop.Load(); i++ {
+		w.from.wmu.Lock()
+		p := w.from.make(nil, send{channel: w.to.uid, kind: person, no: fmt.Sprintf("%s-%d", w.from.uid, i)}, fmt.Appendf(nil, "message %d", i))
+		_, err := w.from.conn.Write(p)
+		w.from.wmu.Unlock()
+		if err != nil {
+			w.complain("SEND %d: %v", i, err)
+			return
+		}
+		w.from.mu.Lock()
+		ok := w.from.wait(never, func() bool { return len(w.from.acks) > 0 })
+		if !ok {
+			w.complain("no SENDACK of %d: %v", i, w.from.why())
+			w.from.mu.Unlock()
+			return
+		}
+		a := w.from.acks[0]
+		w.from.acks = w.from.acks[1:]
+		w.from.mu.Unlock()
+		if a.reason != reasonSuccess {
+			w.complain("SENDACK %d: reason %d", i, a.reason)
+			return
+		}
+		w.acked.Store(int64(i))
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// A restart under a service manager that keeps descriptors: 2,000 clients, some
+// of them sending, some in the middle of a frame, one that does not read, one
+// that does not acknowledge. Nobody is disconnected, nothing that was
+// acknowledged is lost, nothing comes twice or in another order.
+func TestAHotRestartKeepsConnections(t *testing.T) {
+	n := pick(2000, 10000)
+	m, service := managed(t)
+	b := start(t, service, set("net.login_timeout", "60s"), set("retry.first", "4s"), set("net.idle_timeout", "10m"))
+	clients := make([]*client, n)
+	talkers := make([]*talker, 0, n/20)
+	for i := range clients {
+		d := dialer{uid: fmt.Sprintf("hot%d", i), ws: i%2 == 1, version: byte(3 + i/2%3), buffer: 2048}
+		if i%20 == 4 {
+			d.json, d.version = true, 5
+		}
+		var w *talker
+		if i%20 == 1 {
+			w = &talker{}
+			d.onRecv = w.heard
+		}
+		clients[i] = b.must(t, d)
+		if w != nil {
+			w.from, w.to = clients[i-1], clients[i]
+			talkers = append(talkers, w)
+		}
+	}
+	// What is pushed and not acknowledged.
+	deaf := b.must(t, dialer{uid: "deaf", noAck: true})
+	for i := range 3 {
+		clients[2].tell(t, "deaf", "", fmt.Sprintf("in flight %d", i))
+		deaf.nextRecv(t)
+	}
+	// Output that does not leave.
+	slow := b.must(t, dialer{uid: "slow", ws: true, rcvbuf: 4096})
+	slow.pause(true)
+	big := strings.Repeat("x", 16<<10)
+	const bigs = 300
+	for i := range bigs {
+		clients[2].tell(t, "slow", "", fmt.Sprintf("%d %s", i, big))
+	}
+	var stop atomic.Bool
+	var talking sync.WaitGroup
+	for _, w := range talkers {
+		talking.Go(func() { w.talk(t, &stop) })
+	}
+	time.Sleep(200 * time.Millisecond)
+	// Half a frame each.
+	rest := make(map[int][]byte)
+	for i := range clients {
+		if i%20 != 6 && i%20 != 7 {
+			continue
+		}
+		c := clients[i]
+		c.wmu.Lock()
+		p := c.make(nil, send{channel: clients[i^1].uid, kind: person}, []byte("half "+strings.Repeat("y", 200)))
+		c.wmu.Unlock()
+		first, second := c.half(p)
+		c.raw(t, first)
+		rest[i] = second
+	}
+	time.Sleep(100 * time.Millisecond)
+
+	for round := range 2 {
+		at := time.Now()
+		m.restart(b)
+		clients[8].ping(t)
+		t.Logf("restart %d: %v from SIGTERM to the first answer, %d connections; %s", round, time.Since(at).Round(time.Millisecond), n+2, handed(b))
+		if m.has() {
+			t.Fatal("the manager still keeps what was taken over")
+		}
+	}
+	for i, p := range rest {
+		clients[i].raw(t, p)
+	}
+	for i := range rest {
+		if a := clients[i].nextAck(t); a.reason != reasonSuccess {
+			t.Fatalf("%s: the frame in two halves: reason %d", clients[i].uid, a.reason)
+		}
+	}
+	for i := range rest {
+		if r := clients[i].nextRecv(t); !strings.HasPrefix(string(r.payload), "half y") || r.from != clients[i^1].uid {
+			t.Fatalf("%s: got %v", clients[i].uid, r)
+		}
+	}
+	// Not at once, but when its time is over.
+	deaf.ping(t)
+	deaf.mu.Lock()
+	for _, r := range deaf.recvs {
+		if !r.dup() {
+			t.Errorf("%v was pushed again as if it were new", r)
+		}
+	}
+	deaf.mu.Unlock()
+	again := make(map[string]bool)
+	for len(again) < 3 {
+		r := deaf.nextRecv(t)
+		if !r.dup() {
+			t.Fatalf("%v is not marked as a repetition", r)
+		}
+		again[string(r.payload)] = true
+	}
+	slow.pause(false)
+	for i := range bigs {
+		r := slow.nextRecv(t)
+		for r.dup() { // the retry rule
+			r = slow.nextRecv(t)
+		}
+		if !strings.HasPrefix(string(r.payload), fmt.Sprintf("%d x", i)) {
+			t.Fatalf("slow: message %d is %.20q", i, r.payload)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	stop.Store(true)
+	talking.Wait()
+	sent := int64(0)
+	for _, w := range talkers {
+		for end := time.Now().Add(never); w.got.Load() < w.acked.Load() && w.bad.Load() == nil && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if s := w.bad.Load(); s != nil {
+			t.Errorf("%s to %s: %s", w.from.uid, w.to.uid, *s)
+		}
+		if w.got.Load() < w.acked.Load() {
+			t.Errorf("%s to %s: %d acknowledged, %d came", w.from.uid, w.to.uid, w.acked.Load(), w.got.Load())
+		}
+		sent += w.acked.Load()
+	}
+	t.Logf("%d talkers sent %d messages meanwhile", len(talkers), sent)
+	dropped := 0
+	for _, c := range clients {
+		if err := c.alive(); err != nil {
+			dropped++
+			t.Logf("%s: %v", c.uid, err)
+		}
+	}
+	if dropped > 0 {
+		t.Fatalf("%d of %d connections dropped", dropped, n)
+	}
+	for i := 0; i < n; i += 7 { // still known as who they are
+		clients[i].ping(t)
+	}
+	// The core knows the devices: who comes back ends the connection of before.
+	newer := b.must(t, dialer{uid: "hot8"})
+	clients[8].closed(t)
+	newer.ping(t)
+}
+
+// handed is what the broker logged of its last hand-over.
+func handed(b *broker) string {
+	last := ""
+	for line := range strings.Lines(b.log.String()) {
+		if strings.Contains(line, "connections handed over") || strings.Contains(line, "connections taken over") {
+			_, line, _ = strings.Cut(line, "msg=")
+			last += strings.TrimSpace(line) + "; "
+		}
+	}
+	return last
+}
+
+// What cannot be believed is closed, and the start is like any other.
+func TestWhatCannotBeBelievedIsClosed(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(t *testing.T, m *manager, b *broker)
+		reason string
+	}{
+		"damaged":         {func(t *testing.T, m *manager, b *broker) { m.rewrite(func(p []byte) { p[len(p)/2] ^= 1 }) }, "checksum"},
+		"unknown version": {func(t *testing.T, m *manager, b *broker) { m.rewrite(func(p []byte) { p[7]++ }) }, "unknown version"},
+		"no description":  {func(t *testing.T, m *manager, b *broker) { m.drop("gatepost-blob") }, "0 descriptions"},
+		"another directory": {func(t *testing.T, m *manager, b *broker) {
+			b.dir = t.TempDir()
+		}, "another data directory"},
+		"stale": {func(t *testing.T, m *manager, b *broker) {
+			// Another process ran in between, and its log has more.
+			m.mu.Lock()
+			kept := m.kept
+			m.kept = make(map[string][]int)
+			m.mu.Unlock()
+			m.pass(b)
+			b.want[0] = "127.0.0.1:0"
+			b.want[1] = "127.0.0.1:0"
+			b.want[2] = "127.0.0.1:0"
+			b.env = append(b.env, "NOTIFY_SOCKET=")
+			b.start()
+			b.must(t, dialer{uid: "carol"}).tell(t, "bob", "", "later")
+			b.stop()
+			b.env = b.env[:len(b.env)-1]
+			m.mu.Lock()
+			m.kept = kept
+			m.mu.Unlock()
+		}, "log ended at index"},
+		"switched off": {func(t *testing.T, m *manager, b *broker) { set("net.hot_restart", "false")(b) }, "net.hot_restart is off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, service := managed(t)
+			b := start(t, service)
+			alice, bob := b.must(t, dialer{uid: "alice"}), b.must(t, dialer{uid: "bob", ws: true})
+			alice.tell(t, "bob", "", "before")
+			bob.nextRecv(t)
+			b.stop()
+			c.spoil(t, m, b)
+			m.pass(b)
+			b.start()
+			alice.closed(t)
+			bob.closed(t)
+			if !strings.Contains(b.log.String(), c.reason) {
+				t.Errorf("the log does not say why: want %q in\n%s", c.reason, tail(b.log.String(), 20))
+			}
+			if m.has() {
+				t.Error("the manager still keeps what was refused")
+			}
+			b.must(t, dialer{uid: "alice"}).tell(t, "bob", "", "after")
+		})
+	}
+}
+
+// rewrite replaces the sealed memory by another.
+func (m *manager) rewrite(change func(p []byte)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fd := m.kept["gatepost-blob"][0]
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		m.t.Fatal(err)
+	}
+	p := make([]byte, st.Size)
+	if _, err := unix.Pread(fd, p, 0); err != nil {
+		m.t.Fatal(err)
+	}
+	change(p)
+	other, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	unix.Write(other, p)
+	unix.FcntlInt(uintptr(other), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	unix.Close(fd)
+	m.kept["gatepost-blob"][0] = other
+}
+
+// kill -9 leaves nothing to take over: clients see an end, also those that came
+// through a hot restart before.
+func TestACrashAfterAHotRestartClosesConnections(t *testing.T) {
+	m, service := managed(t)
+	b := start(t, service)
+	alice, bob := b.must(t, dialer{uid: "alice"}), b.must(t, dialer{uid: "bob", ws: true})
+	m.restart(b)
+	alice.tell(t, "bob", "", "one")
+	bob.nextRecv(t)
+	b.kill()
+	if m.has() {
+		t.Fatal("the manager keeps connections of a process that crashed")
+	}
+	m.pass(b)
+	b.start()
+	alice.closed(t)
+	bob.closed(t)
+	// And a kill while nobody has taken them over yet: they wait.
+	alice = b.must(t, dialer{uid: "alice"})
+	b.stop()
+	m.pass(b)
+	b.start()
+	alice.ping(t)
+	b.signal(syscall.SIGKILL)
+	<-b.exited
+	alice.closed(t)
+}
+
+// Who connects between two processes is not refused, but waits.
+func TestNobodyIsRefusedDuringAHotRestart(t *testing.T) {
+	m, service := managed(t)
+	b := start(t, service)
+	addr := b.tcp
+	b.stop()
+	conn, err := dialTCP(addr)
+	if err != nil {
+		t.Fatalf("between two processes: %v", err)
+	}
+	conn.Close()
+	logged := make(chan *client)
+	go func() {
+		c, _, err := b.login(dialer{uid: "alice"})
+		if err != nil {
+			t.Error(err)
+		}
+		logged <- c
+	}()
+	m.pass(b)
+	b.start()
+	if b.tcp != addr {
+		t.Errorf("it listens on %s now, on %s before", b.tcp, addr)
+	}
+	c := <-logged
+	if c == nil {
+		t.Fatal("nobody logged in")
+	}
+	c.ping(t)
+	c.close()
+}
