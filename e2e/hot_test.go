@@ -252,7 +252,7 @@ func TestAHotRestartKeepsConnections(t *testing.T) {
 	talkers := make([]*talker, 0, n/20)
 	for i := range clients {
 		d := dialer{uid: fmt.Sprintf("hot%d", i), ws: i%2 == 1, version: byte(3 + i/2%3), buffer: 2048}
-		if i%20 == 4 {
+		if i%20 == 4 || i%100 == 40 || i%100 == 61 { // over TCP, sends over TCP, receives over WebSocket
 			d.json, d.version = true, 5
 		}
 		var w *talker
@@ -272,6 +272,24 @@ func TestAHotRestartKeepsConnections(t *testing.T) {
 		clients[2].tell(t, "deaf", "", fmt.Sprintf("in flight %d", i))
 		deaf.nextRecv(t)
 	}
+	// One that does not read its answers: it is not read either.
+	mute := b.must(t, dialer{uid: "mute", rcvbuf: 4096})
+	mute.pause(true)
+	const mutes = 6000
+	muted := make(chan error, 1)
+	go func() {
+		for range mutes {
+			mute.wmu.Lock()
+			p := mute.make(nil, send{channel: "nobody", kind: person}, []byte("z"))
+			_, err := mute.conn.Write(p)
+			mute.wmu.Unlock()
+			if err != nil {
+				muted <- err
+				return
+			}
+		}
+		muted <- nil
+	}()
 	// Output that does not leave.
 	slow := b.must(t, dialer{uid: "slow", ws: true, rcvbuf: 4096})
 	slow.pause(true)
@@ -303,10 +321,11 @@ func TestAHotRestartKeepsConnections(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 
 	for round := range 2 {
-		at := time.Now()
+		before, at := b.status("VmRSS"), time.Now()
 		m.restart(b)
 		clients[8].ping(t)
-		t.Logf("restart %d: %v from SIGTERM to the first answer, %d connections; %s", round, time.Since(at).Round(time.Millisecond), n+2, handed(b))
+		t.Logf("restart %d: %v from SIGTERM to the first answer, %d connections; RSS %d MiB before, %d after, %d at most; %s", round,
+			time.Since(at).Round(time.Millisecond), n+3, before>>20, b.status("VmRSS")>>20, b.status("VmHWM")>>20, handed(b))
 		if m.has() {
 			t.Fatal("the manager still keeps what was taken over")
 		}
@@ -340,6 +359,15 @@ func TestAHotRestartKeepsConnections(t *testing.T) {
 			t.Fatalf("%v is not marked as a repetition", r)
 		}
 		again[string(r.payload)] = true
+	}
+	mute.pause(false)
+	for i := range mutes {
+		if a := mute.nextAck(t); a.client != uint32(i+1) || a.reason != reasonSuccess {
+			t.Fatalf("mute: SENDACK %d is %+v", i+1, a)
+		}
+	}
+	if err := <-muted; err != nil {
+		t.Fatal(err)
 	}
 	slow.pause(false)
 	for i := range bigs {
