@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -565,4 +568,83 @@ func TestNobodyIsRefusedDuringAHotRestart(t *testing.T) {
 	}
 	c.ping(t)
 	c.close()
+}
+
+// What is inside TLS cannot go on: it gets its answers, then an end.
+func TestAHotRestartEndsTLSPolitely(t *testing.T) {
+	a := newAuthority(t)
+	a.issue(t, "box")
+	m, service := managed(t)
+	b := start(t, service, set("tls.tcp", "127.0.0.1:0"), set("tls.cert_file", a.file("box.pem")), set("tls.key_file", a.file("box.key")))
+	sealed := b.must(t, dialer{uid: "sealed", tls: a.client()})
+	plain := b.must(t, dialer{uid: "plain"})
+	sealed.tell(t, "plain", "", "before")
+	plain.nextRecv(t)
+	m.restart(b)
+	sealed.mu.Lock()
+	sealed.wait(never, func() bool { return false })
+	if !errors.Is(sealed.err, io.EOF) { // close_notify: not cut off
+		t.Errorf("the connection inside TLS ended with %v", sealed.err)
+	}
+	sealed.mu.Unlock()
+	plain.ping(t)
+	again := b.must(t, dialer{uid: "sealed", tls: a.client()})
+	again.tell(t, "plain", "", "after")
+	if r := plain.nextRecv(t); string(r.payload) != "after" {
+		t.Errorf("got %v", r)
+	}
+}
+
+// Before the login a connection is kept too, in the middle of a PROXY header or
+// of a WebSocket handshake; and the address that the header told stays.
+func TestAHotRestartInFrontOfALogin(t *testing.T) {
+	m, service := managed(t)
+	b := start(t, plain, service, set("net.proxy_protocol", "true"), set("net.login_timeout", "60s"))
+	header := "PROXY TCP4 192.0.2.77 192.0.2.2 4660 5100\r\n"
+	upgrade := "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	login := string(connect{version: 5, deviceID: "d", uid: "early"}.append(nil))
+	type cut struct {
+		addr string
+		all  string
+		at   int
+		want string
+	}
+	var conns []net.Conn
+	cuts := []cut{
+		{b.tcp, header + login, 10, ""},
+		{b.tcp, header + login, len(header), ""},
+		{b.tcp, header + login, len(header) + 5, ""},
+		{b.ws, header + upgrade, 10, "HTTP/1.1 101"},
+		{b.ws, header + upgrade, len(header) + 30, "HTTP/1.1 101"},
+	}
+	for _, c := range cuts {
+		conn, err := dialTCP(c.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(c.all[:c.at])); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	time.Sleep(100 * time.Millisecond)
+	m.restart(b)
+	for i, c := range cuts {
+		conns[i].SetDeadline(time.Now().Add(never))
+		if _, err := conns[i].Write([]byte(c.all[c.at:])); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 12)
+		n, err := io.ReadAtLeast(conns[i], answer, 3)
+		if err != nil || c.want == "" && answer[0]>>4 != typeConnack || c.want != "" && string(answer[:n]) != c.want {
+			t.Errorf("cut %d: answered with %q, %v", i, answer[:n], err)
+		}
+	}
+	conns[2].Write([]byte(login)) // the last of the three that logged in; a second login ends it
+	for end := time.Now().Add(never); !strings.Contains(b.log.String(), "remote=192.0.2.77:4660"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the address of the PROXY header is lost")
+		}
+	}
 }
