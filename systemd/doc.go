@@ -1,7 +1,8 @@
 // Package systemd tells the service manager how the process is: that it is
 // ready, what it is doing, that it still turns, that it is about to stop. It
-// speaks the notification protocol and nothing else. gatepost.service beside it
-// is the unit that expects this.
+// speaks the notification protocol, takes the descriptors that the manager passes,
+// and gives it some to keep for the next process; nothing else. gatepost.service
+// beside it is the unit that expects this.
 //
 // Without a service manager (no NOTIFY_SOCKET) everything here does nothing and
 // succeeds, so callers need no second path.
