@@ -657,3 +657,15 @@ func TestAHotRestartInFrontOfALogin(t *testing.T) {
 		}
 	}
 }
+
+// net.hot_restart = false: a restart is a stop and a start.
+func TestWithoutHotRestartAStopEndsConnections(t *testing.T) {
+	m, service := managed(t)
+	b := start(t, service, set("net.hot_restart", "false"))
+	alice := b.must(t, dialer{uid: "alice"})
+	b.stop()
+	alice.closed(t)
+	if m.has() {
+		t.Error("the manager got something to keep")
+	}
+}

@@ -142,6 +142,7 @@ func TestTheUnitExpectsWhatThePackageSays(t *testing.T) {
 		"Service.WatchdogSec=30",
 		"Service.TimeoutStartSec=infinity",
 		"Service.StateDirectory=gatepost",
+		"Service.FileDescriptorStoreMax=8",
 		"Service.NoNewPrivileges=yes",
 		"Service.ProtectSystem=strict",
 		"Service.CapabilityBoundingSet=",
