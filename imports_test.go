@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"wukong":    {},
 	"settings":  {"github.com/BurntSushi/toml"},
 	"hwprofile": {"settings", xsys},
+	"handover":  {xsys},
 	"ring":      {xsys},
 	"message":   {"github.com/valyala/bytebufferpool"},
 	"jsonrpc":   {"wukong"}, // its frames in another encoding
@@ -49,7 +50,7 @@ var allowed = map[string][]string{
 	"session": {"ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
 	"api":     {"broker", "message", "metrics", "queue", "wukong"},
 	"cli":     {"backup", "calibrate", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
-	"": {"ack", "api", "backup", "broker", "cli", "config", "hwprofile", "message", "metrics", "netio", "queue",
+	"": {"ack", "api", "backup", "broker", "cli", "config", "handover", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 
 	// The black-box suite shares no code with what it tests.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 
@@ -33,6 +32,10 @@ func doors(cfg *config.Config) []door {
 // and the addresses of the configuration where it has passed none. After an error
 // the process ends, and with it the sockets that were not looked at.
 func (b *box) listen(cfg *config.Config) error {
+	if b.before != nil {
+		b.server.Inherit(b.before.listeners)
+		defer b.server.Disinherit()
+	}
 	for _, d := range doors(cfg) {
 		if fds := b.take(d.name); len(fds) > 0 {
 			for _, fd := range fds {
@@ -69,19 +72,20 @@ func (b *box) listenHTTP(cfg *config.Config) (err error) {
 	case len(fds) > 1:
 		return fmt.Errorf("cannot use %d sockets \"http\" of the service manager: one is possible", len(fds))
 	case len(fds) == 1:
-		if b.http, err = netio.PassedListener(fds[0]); err != nil {
+		if b.plainHTTP, err = netio.PassedListener(fds[0]); err != nil {
 			return fmt.Errorf("cannot use the socket \"http\" of the service manager: %w", err)
 		}
-		if err := cfg.CheckHTTP(b.http.Addr().String()); err != nil {
+		if err := cfg.CheckHTTP(b.plainHTTP.Addr().String()); err != nil {
 			return err
 		}
 	case cfg.HTTP == "":
 		return nil
 	default:
-		if b.http, err = net.Listen("tcp", cfg.HTTP); err != nil {
+		if b.plainHTTP, err = b.before.listenHTTP(cfg.HTTP); err != nil {
 			return fmt.Errorf("cannot serve HTTP: %w; is another gatepost running? (http, --http)", err)
 		}
 	}
+	b.http = b.plainHTTP
 	if cfg.TLS.HTTP {
 		b.http = tls.NewListener(b.http, b.tlsConfig())
 	}

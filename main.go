@@ -21,6 +21,7 @@ import (
 	"gatepost/broker"
 	"gatepost/cli"
 	"gatepost/config"
+	"gatepost/handover"
 	"gatepost/message"
 	"gatepost/metrics"
 	"gatepost/netio"
@@ -61,21 +62,23 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 
 	hup, stop := catchHUP() // a reload during the start is done behind it
 	defer stop()
-	b := &box{logger: logger, level: severity, cfg: cfg, hup: hup, hooks: make(chan api.WebhookOptions, 1)}
+	b := &box{logger: logger, level: severity, cfg: cfg, hup: hup, hooks: make(chan api.WebhookOptions, 1), httpFD: -1}
 	if b.passed, err = systemd.Passed(os.Getenv, os.Getpid()); err != nil {
 		return err
 	}
+	b.before = inherit(b.take(keptPark), b.take(keptBlob), manager, cfg, logger)
 	begun := starting(manager, extendEvery, func(state string) { notify(logger, manager, state) }, b.progress.Load)
 	err = b.build(cfg)
 	begun()
 	if err != nil {
+		b.before.close()
 		return err
 	}
 	b.announce(out, cfg, time.Since(started))
 	logger.Info("ready", "version", version, "took", time.Since(started))
 	debug.FreeOSMemory() // what opening and replaying left behind
 	notify(logger, manager, systemd.Ready)
-	err = b.run(ctx, manager)
+	err = b.run(ctx, cfg, manager)
 	if err == nil {
 		logger.Info("stopped")
 	}
@@ -114,6 +117,7 @@ type box struct {
 	hooks     chan api.WebhookOptions // from reload to tell; one at most
 	progress  atomic.Int64            // of a start: records and blocks read
 	passed    map[string][]int        // descriptors of the service manager that nobody has taken yet
+	before    *inheritance            // what the process before left; nil: nothing
 	core      *broker.Broker
 	store     *store.Store
 	log       *wal.Log
@@ -123,7 +127,9 @@ type box struct {
 	reader    *broker.Reader
 	server    *netio.Server
 	gates     []*session.Gate
-	http      net.Listener // nil: off
+	http      net.Listener     // nil: off
+	plainHTTP *net.TCPListener // http without TLS around it
+	httpFD    int              // a copy of it for the next process; -1: none
 	// certificates are those of TLS; nil: there is none.
 	certificates *netio.Certificates
 	api          *api.Server
@@ -301,6 +307,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 	}, b.core, b.committer, b.store, values)
 	b.register(values, cfg)
 	b.outboxes = append(b.outboxes, b.api)
+	b.takeOver(b.before)
 	return nil
 }
 
@@ -422,7 +429,7 @@ func (b *box) health() error {
 }
 
 // run runs the parts until ctx is cancelled or one of them fails.
-func (b *box) run(ctx context.Context, manager systemd.Manager) error {
+func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manager) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	part := func(wg *sync.WaitGroup, f func() error) {
@@ -462,18 +469,38 @@ func (b *box) run(ctx context.Context, manager systemd.Manager) error {
 	<-ctx.Done()
 	notify(b.logger, manager, systemd.Stopping)
 	b.logger.Info("stopping")
+	var left *legacy // of a hot restart
+	if cfg.Net.HotRestart && manager.Present() && errors.Is(context.Cause(ctx), context.Canceled) {
+		left = &legacy{started: time.Now()}
+		if b.plainHTTP != nil {
+			b.httpFD = handover.DupListener(b.plainHTTP)
+		}
+		if !b.freeze() {
+			left = nil
+		}
+	}
 	errHTTP := b.api.Close()
-	b.server.Close()
-	loops.Wait() // the last read positions are proposed
+	if left == nil {
+		b.server.Close()
+		loops.Wait() // the last read positions are proposed
+	}
 	b.committer.Close()
 	rest.Wait()
 	b.core.Close()
 	apply.Wait()
 	b.reader.Close()
 	reader.Wait()
+	if left != nil {
+		b.leave(left, cfg.HTTP)
+		b.server.Close()
+		loops.Wait()
+	}
 	b.store.Close()
 	checkpoints.Wait()
 	err := errors.Join(errHTTP, b.log.Close())
+	if left != nil {
+		left.hand(manager, cfg, b.log.Last(), b.logger)
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -45,7 +44,8 @@ type Attach struct {
 	Tag      uint32 // of its read positions, see message.ReadPosition
 	Loop     uint16
 	Device   uint8
-	Master   bool // ends the user's other connections of the same device flag
+	Master   bool  // ends the user's other connections of the same device flag
+	seat     *Seat // of a connection taken over
 }
 
 // Position is how far a connection acknowledged a channel.
@@ -88,7 +88,7 @@ type Broker struct {
 	hooks    hooks
 	state    message.ChannelState
 	key      []byte
-	seed     maphash.Seed // of device ids
+	devices  [16]byte // key of the hashes of device ids
 	record   message.Record
 	outboxes []Outbox     // per loop
 	outgoing [][]Delivery // per loop, posted once per round of the inbox and when there are many
@@ -110,7 +110,7 @@ func New(o Options, s Store) *Broker {
 		renewed:  make(map[string]struct{}),
 		dedup:    newWindow(o.DedupWindow),
 		hooks:    hooks{ready: make(chan struct{}, 1), statuses: make(map[statusKey]Status)},
-		seed:     maphash.MakeSeed(),
+		devices:  newSecret(),
 	}
 }
 
@@ -410,10 +410,14 @@ func (b *Broker) cursor(r *message.Record) {
 }
 
 func (b *Broker) attach(a *Attach) {
+	seat := a.seat
 	u := b.user(a.UID)
 	deviceID := b.deviceKey(a.DeviceID)
 	kept := u.online[:0]
-	for _, c := range u.online {
+	if seat != nil {
+		deviceID, kept = seat.Device, u.online
+	}
+	for _, c := range u.online[len(kept):] {
 		sameDevice := c.deviceID == deviceID && deviceID != 0
 		if c.device != a.Device || !a.Master && !sameDevice {
 			kept = append(kept, c)
@@ -428,7 +432,9 @@ func (b *Broker) attach(a *Attach) {
 	}
 	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
-	b.status(u, a, true)
+	if seat == nil {
+		b.status(u, a, true)
+	}
 	if b.accounts[a.UID].IsSilent(a.Device) {
 		return
 	}
@@ -439,7 +445,7 @@ func (b *Broker) attach(a *Attach) {
 		}
 		if from, own := m.position(a.Device, a.Tag); from < ch.last {
 			m.settle(a.Device, a.Tag)
-			b.post(a.Loop, Delivery{Kind: Missed, Own: own, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
+			b.post(a.Loop, Delivery{Kind: Missed, Own: own, Resumed: seat != nil, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
 		}
 	}
 }

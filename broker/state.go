@@ -2,11 +2,14 @@ package broker
 
 import (
 	"bytes"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 	"strings"
 
 	"gatepost/message"
+
+	"github.com/dchest/siphash"
 )
 
 // channel is what apply knows of a channel.
@@ -142,7 +145,7 @@ func (b *Broker) deviceKey(id string) uint64 {
 	if id == "" {
 		return 0
 	}
-	return maphash.String(b.seed, id)
+	return max(1, siphash.Hash(binary.LittleEndian.Uint64(b.devices[:]), binary.LittleEndian.Uint64(b.devices[8:]), []byte(id)))
 }
 
 // user returns a user, new if unknown.

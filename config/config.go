@@ -143,6 +143,7 @@ type Net struct {
 	PartialTimeout time.Duration
 	Wait           string // "yield", "block"
 	ProxyProtocol  bool
+	HotRestart     bool // connections outlive a restart by the service manager
 	MaxPayload     int64
 	Backlog        int
 	Unsent         int64

@@ -151,6 +151,8 @@ func table() []key {
 			help: "How a loop waits: `yield` polls once more after letting others run and has the lower latency, `block` sleeps at once."},
 		{name: "net.proxy_protocol", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Net.ProxyProtocol },
 			help: "Expect a PROXY protocol header in front of every connection and believe the address in it. Only behind a proxy that always sends one."},
+		{name: "net.hot_restart", kind: boolean, builtin: "true", at: func(c *Config) any { return &c.Net.HotRestart },
+			help: "When the service manager restarts the process, connections stay and the next process goes on with them. `false`: they are closed."},
 		{name: "net.max_payload", live: true, kind: size, builtin: "32767B", min: 1, max: 32767, at: func(c *Config) any { return &c.Net.MaxPayload },
 			help: "The largest payload of a message, decrypted. The protocol ends at 32767B on the wire, which is 24559B when it is encrypted."},
 		{name: "net.backlog", kind: integer, builtin: "1024", min: 1, max: 65535, at: func(c *Config) any { return &c.Net.Backlog },

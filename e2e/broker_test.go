@@ -119,7 +119,8 @@ type broker struct {
 	dir           string
 	args          []string // beyond the addresses and the directory
 	env           []string
-	shell         string // run before exec, such as "ulimit -n 100"
+	shell         string     // run before exec, such as "ulimit -n 100"
+	files         []*os.File // descriptors from 3 on
 	encrypted     bool
 	tcp, ws, http string    // where it listens now
 	tls, wss      string    // and inside TLS
@@ -240,6 +241,7 @@ func (b *broker) launch() error {
 		b.cmd = exec.Command(binPath, args...)
 	}
 	b.cmd.Env = append(os.Environ(), b.env...)
+	b.cmd.ExtraFiles = b.files
 	out, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -164,7 +164,7 @@ func (l *Loop) hand(a arrival) {
 	l.Wake()
 }
 
-// adopt takes the sockets handed over since the last round.
+// adopt takes the sockets handed over since the last round, and then the calls.
 func (l *Loop) adopt() {
 	if l.pending.Swap(0) == 0 {
 		return
@@ -172,10 +172,15 @@ func (l *Loop) adopt() {
 	l.mail.Lock()
 	l.arrivals, l.adopting = l.adopting[:0], l.arrivals
 	l.news, l.heard = l.heard[:0], l.news
+	calls := l.calls
+	l.calls = nil
 	l.mail.Unlock()
 	l.handshakes(l.heard)
 	for _, a := range l.adopting {
 		l.open(a)
+	}
+	for _, f := range calls {
+		f()
 	}
 }
 
@@ -205,13 +210,8 @@ func (l *Loop) open(a arrival) {
 	if l.server.opt.ProxyProtocol {
 		c.stage = stageProxy
 	}
-	ev := unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
-		Fd:     int32(c.slot), // Fd and Pad are the 8 bytes of epoll data on every architecture
-		Pad:    int32(c.gen),
-	}
-	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, a.fd, &ev); err != nil {
-		l.server.opt.Logger.Warn("cannot watch connection (see fs.epoll.max_user_watches)", "error", err)
+	if err := l.watch(c); err != nil {
+		l.server.opt.Logger.Warn("connection refused", "error", err)
 		unix.Close(a.fd)
 		l.stats.ClosedError.Add(1)
 		if a.tls {
@@ -227,4 +227,17 @@ func (l *Loop) open(a arrival) {
 	if c.stage == stagePlain {
 		c.enter(stagePlain)
 	}
+}
+
+// watch registers a connection.
+func (l *Loop) watch(c *Conn) error {
+	ev := unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
+		Fd:     int32(c.slot), // Fd and Pad are the 8 bytes of epoll data on every architecture
+		Pad:    int32(c.gen),
+	}
+	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, int(c.fd), &ev); err != nil {
+		return fmt.Errorf("cannot watch connection (see fs.epoll.max_user_watches): %w", err)
+	}
+	return nil
 }

@@ -40,5 +40,9 @@
 // bytes it sends; it never touches the connection. From then on the tls.Conn is the
 // loop's: it is handed what was read and seals what is written.
 //
+// Hot restart: Freeze ends accepting and reading, GiveUp takes connections out of a
+// loop with descriptor and state, Restore puts them into one of the next process.
+// Those inside TLS stay and are closed.
+//
 // After a crash nothing is left to recover; clients reconnect.
 package netio

@@ -16,6 +16,8 @@ type listener struct {
 	ws   bool
 	tls  bool
 	addr netip.AddrPort // as bound
+	// asked is the address that was configured.
+	asked string
 }
 
 func (ln listener) close() { unix.Close(ln.fd) }

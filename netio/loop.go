@@ -71,8 +71,9 @@ type Loop struct {
 	done     chan struct{} // closed when Run returned
 	mail     sync.Mutex
 	arrivals []arrival // under mail
+	calls    []func()  // under mail: for the next round
 	news     []uint64  // under mail: connections whose TLS handshake went on
-	gone     bool      // under mail: no arrivals, no writes to wakefd any more
+	gone     bool      // under mail: no arrivals, no calls, no writes to wakefd any more
 
 	// owned by the goroutine of Run
 	handler       Handler
@@ -101,6 +102,7 @@ type Loop struct {
 	listeners     []listener
 	acceptAt      time.Time // listeners are not watched until then; zero: they are
 	acceptFailing bool
+	frozen        bool // see Freeze
 
 	// Connections that wait for something, by ID: one that is gone by then is
 	// simply not found. The flag of the same name on the Conn avoids doubles.
@@ -271,7 +273,7 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 		return
 	}
 	if ev.Fd <= firstListener {
-		if l.acceptAt.IsZero() {
+		if l.acceptAt.IsZero() && !l.frozen {
 			l.accept(int(firstListener - ev.Fd))
 		}
 		return

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -76,11 +77,19 @@ func checkListener(fd int) (unix.Sockaddr, error) {
 
 // PassedListener is ListenOn for a server of package net/http. It takes the
 // descriptor over in any case.
-func PassedListener(fd int) (net.Listener, error) {
+func PassedListener(fd int) (*net.TCPListener, error) {
 	f := os.NewFile(uintptr(fd), "passed") // owns fd until FileListener has a copy
 	defer f.Close()
 	if _, err := checkListener(fd); err != nil {
 		return nil, fmt.Errorf("cannot listen on descriptor %d: %w", fd, err)
 	}
-	return net.FileListener(f)
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("descriptor %d is no TCP listener but a %T", fd, ln), ln.Close())
+	}
+	return tcp, nil
 }

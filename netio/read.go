@@ -10,6 +10,9 @@ import (
 
 // turn delivers what waits and reads what the kernel has, up to the budget.
 func (l *Loop) turn(c *Conn) {
+	if l.frozen {
+		return
+	}
 	if c.again && !c.paused && !c.closing {
 		c.again = false
 		if c.in != nil {

@@ -21,6 +21,8 @@ type Server struct {
 	ws      []netip.AddrPort
 	tls     []netip.AddrPort
 	wss     []netip.AddrPort
+	// inherited are listening sockets of the process before that wait for Listen.
+	inherited []Handed
 }
 
 // New makes the loops of a server. It listens nowhere yet, and nothing runs
@@ -85,9 +87,12 @@ func (s *Server) ListenTLS(tcp, ws []string) error {
 // listen opens listeners, all or none.
 func (s *Server) listen(tcp, ws []string, tls bool) (opened []listener, err error) {
 	for i, address := range append(append([]string(nil), tcp...), ws...) {
-		ln, err := listen(address, i >= len(tcp), s.opt.Sockets)
+		ln, ok := s.inherit(address, i >= len(tcp), tls)
+		if !ok {
+			ln, err = listen(address, i >= len(tcp), s.opt.Sockets)
+		}
 		if err == nil {
-			ln.tls = tls
+			ln.tls, ln.asked = tls, address
 			opened = append(opened, ln)
 			continue
 		}

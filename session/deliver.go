@@ -43,7 +43,7 @@ func (g *Gate) deliver() {
 			g.event(p, d)
 		case d.Kind == broker.Missed:
 			g.fallBack(p, d.Channel, d.Seq, d.Last)
-			if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok {
+			if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok && !(d.Resumed && g.streams[ref].resumed) {
 				if g.streams[ref].before = d.Last; d.Own {
 					g.streams[ref].before = 0
 				}

@@ -21,6 +21,10 @@
 // Only what decodes and encodes differs: frame and object are the two ways in,
 // and connack, writeAck, write and kick choose the way out.
 //
+// Hot restart: when apply has ended, Export writes down what a connection is, and
+// Resume in the next process goes on from there: who is logged in, keys, answers
+// without room, and per channel what is pushed and not acknowledged.
+//
 // After a crash: nothing of a session is stored but read positions, which are
 // records in the log, proposed at intervals. Positions that were not proposed
 // yet mean that a message is pushed once more, with the same message id.

@@ -1,7 +1,8 @@
 // Package systemd is what a process and its service manager say to each other:
 // that it is ready, what it is doing, that it still turns, that it is about to
-// stop; which sockets it was given; and its log, with all fields, for journald.
-// The units that expect this are beside it.
+// stop; which sockets it was given, and which descriptors it keeps for the next
+// process; and its log, with all fields, for journald. The units that expect this
+// are beside it.
 //
 // Without a service manager everything here does nothing and succeeds, so
 // callers need no second path.

@@ -144,6 +144,7 @@ func TestTheUnitExpectsWhatThePackageSays(t *testing.T) {
 		"Service.WatchdogSec=30",
 		"Service.TimeoutStartSec=10min",
 		"Service.StateDirectory=gatepost",
+		"Service.FileDescriptorStoreMax=8",
 		"Service.NoNewPrivileges=yes",
 		"Service.ProtectSystem=strict",
 		"Service.CapabilityBoundingSet=",

@@ -283,6 +283,10 @@ func Oldest(dir string) (uint64, error) {
 	return numbers[0], nil
 }
 
+// Last returns the index of the newest group, 0 if none was ever written. Only
+// while no Committer runs.
+func (l *Log) Last() uint64 { return l.at.next - 1 }
+
 // Close gives back files and the lock. The committer must have ended.
 func (l *Log) Close() error {
 	l.background.Wait()

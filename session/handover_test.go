@@ -1,0 +1,81 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"gatepost/message"
+	"gatepost/wukong"
+)
+
+// sampleState is the state of a session with one of everything.
+func sampleState() []byte {
+	s := stream{channel: &message.Channel{ID: "team", Type: 2}, last: 9, cursor: 4, proposed: 3, before: 2, behind: true, from: 10, seen: 12,
+		sent: []sentSeq{{seq: 5}, {seq: 7, acked: true}, {seq: 9}}}
+	p := []byte{heldLive | heldKeys | heldMaster, 5, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8}
+	p = appendText(p, "alice")
+	p = append(p, make([]byte, 32)...)
+	p = append(p, 0, 0, 0, 1, 2, byte(wukong.ReasonSuccess), 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 5)
+	p = appendText(p, `"id"`)
+	p = append(p, 0, 0, 0, 1)
+	p = s.appendState(p)
+	p = append(p, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 5, 2)
+	return p
+}
+
+func TestASessionIsReadAsItWasWritten(t *testing.T) {
+	h, err := decodeState(sampleState())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := h.streams[0]
+	switch {
+	case h.uid != "alice", h.version != 5, h.device != 1, h.tag != 7, h.seat.Device != 8, !h.seat.Master, h.keys == nil,
+		len(h.answers) != 1, h.answers[0].MessageID != 4, string(h.answers[0].request) != `"id"`,
+		string(s.channel) != "team", s.typ != 2, s.last != 9, s.cursor != 4, s.proposed != 3, s.before != 2, !s.behind, s.frozen, s.from != 10, s.seen != 12,
+		len(s.sent) != 3, !s.sent[1].acked, s.sent[2].seq != 9,
+		len(h.inflight) != 1, h.inflight[0] != heldPush{0, 99, 5, 2}:
+		t.Fatalf("got %+v", h)
+	}
+	if h, err := decodeState([]byte{0}); err != nil || h.live {
+		t.Fatalf("not logged in: %+v, %v", h, err)
+	}
+}
+
+func TestASessionThatMakesNoSenseIsRefused(t *testing.T) {
+	p := sampleState()
+	for n := range p {
+		if _, err := decodeState(p[:n]); !errors.Is(err, ErrState) {
+			t.Fatalf("%d of %d bytes: %v", n, len(p), err)
+		}
+	}
+	if _, err := decodeState(append(bytes.Clone(p), 0)); !errors.Is(err, ErrState) {
+		t.Fatalf("a byte more: %v", err)
+	}
+	for _, at := range []int{0, 1, 15} { // flags, version, length of the uid
+		q := bytes.Clone(p)
+		q[at] = 0xfe
+		if _, err := decodeState(q); !errors.Is(err, ErrState) {
+			t.Fatalf("nonsense at %d: %v", at, err)
+		}
+	}
+}
+
+func FuzzState(f *testing.F) {
+	f.Add(sampleState())
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, p []byte) {
+		h, err := decodeState(p)
+		if err != nil {
+			return
+		}
+		for i := range h.streams {
+			s := &h.streams[i]
+			if s.proposed > s.cursor || s.cursor > s.last || s.behind && s.from <= s.last {
+				t.Fatalf("stream %d: %+v", i, s.stream)
+			}
+			s.settle()
+		}
+	})
+}
