@@ -62,6 +62,7 @@ dist: cross ## dist/ for a release: binaries, SHA256SUMS, SBOM; at most 12 MB ea
 # binary for v6 uses what a v7 has where it finds one.
 debs ?= amd64=amd64 arm64=arm64 armhf=armv6
 deb: build $(if $(debs),cross) ## dist/gatepost_*.deb for Debian, Raspberry Pi OS and Armbian: amd64, arm64, armhf
+	rm -f dist/*.deb
 	$(foreach d,$(debs),scripts/deb.sh $(debversion) $(firstword $(subst =, ,$(d))) dist/gatepost-linux-$(lastword $(subst =, ,$(d))) dist/gatepost_$(debversion)_$(firstword $(subst =, ,$(d))).deb$(newline))
 
 package: cross ## build binaries and packages twice, look at what is in them, install, upgrade, remove and purge

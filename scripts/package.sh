@@ -13,8 +13,6 @@ fail() { echo "FAIL: $*" >&2; exit 1; }
 same() { # WHAT GOT WANT
 	[ "$2" = "$3" ] || { printf 'FAIL: %s\n--- got\n%s\n--- want\n%s\n' "$1" "$2" "$3" >&2; exit 1; }
 }
-# Not those of the last build: their names have another version.
-rm -rf dist/*.deb
 $MAKE --no-print-directory dist deb >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 deb=$(echo dist/gatepost_*_amd64.deb)
 version=$(dpkg-deb -f "$deb" Version)
