@@ -27,7 +27,7 @@ steps := tools lint build unit cross foreign package fuzz e2e
 
 export GO FUZZTIME SOURCE_DATE_EPOCH
 
-.PHONY: build run test $(filter-out build,$(steps)) dist deb soak bench clean help
+.PHONY: build run test $(filter-out build,$(steps)) dist deb inside soak bench clean help
 
 build: ## build bin/gatepost for this machine
 	$(compile) -o bin/gatepost .
@@ -67,6 +67,9 @@ deb: build $(if $(debs),cross) ## dist/gatepost_*.deb for Debian, Raspberry Pi O
 
 package: cross ## build binaries and packages twice, look at what is in them, install, upgrade, remove and purge
 	scripts/package.sh
+
+inside: deb ## install, upgrade, remove and purge the package under a real systemd in a container; needs root
+	scripts/inside.sh
 
 foreign: cross ## unit tests without sockets, and a selftest of the binary, on other processors, emulated
 	scripts/foreign.sh

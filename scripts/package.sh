@@ -3,8 +3,8 @@
 # elsewhere, what is in the packages, and the whole life of an installation in a
 # root directory where systemd does not run. Needs root, or fakeroot.
 set -eu
-MAKE=${MAKE:-make} LC_ALL=C
-export LC_ALL
+MAKE=${MAKE:-make} LC_ALL=C SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export LC_ALL SOURCE_DATE_EPOCH
 if [ "$(id -u)" != 0 ]; then exec fakeroot "$0"; fi
 umask 022
 work=$(mktemp -d "${TMPDIR:-/tmp}/gatepost-package.XXXXXX")
