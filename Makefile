@@ -27,7 +27,7 @@ steps := tools lint build unit cross foreign package fuzz appliance e2e
 
 export GO FUZZTIME SOURCE_DATE_EPOCH
 
-.PHONY: build run test $(filter-out build,$(steps)) dist deb soak bench clean help
+.PHONY: build run test $(filter-out build,$(steps)) dist deb inside soak bench clean help
 
 build: ## build bin/gatepost for this machine
 	$(compile) -o bin/gatepost .
@@ -63,10 +63,14 @@ dist: cross ## dist/ for a release: binaries, SHA256SUMS, SBOM; at most 12 MB ea
 # binary for v6 uses what a v7 has where it finds one.
 debs ?= amd64=amd64 arm64=arm64 armhf=armv6
 deb: build $(if $(debs),cross) ## dist/gatepost_*.deb for Debian, Raspberry Pi OS and Armbian: amd64, arm64, armhf
+	rm -f dist/*.deb
 	$(foreach d,$(debs),scripts/deb.sh $(debversion) $(firstword $(subst =, ,$(d))) dist/gatepost-linux-$(lastword $(subst =, ,$(d))) dist/gatepost_$(debversion)_$(firstword $(subst =, ,$(d))).deb$(newline))
 
 package: cross ## build binaries and packages twice, look at what is in them, install, upgrade, remove and purge
 	scripts/package.sh
+
+inside: deb ## install, upgrade, remove and purge the package under a real systemd in a container; needs root
+	scripts/inside.sh
 
 foreign: cross ## unit tests without sockets, and a selftest of the binary, on other processors, emulated
 	scripts/foreign.sh

@@ -28,6 +28,8 @@ func (c *Config) Redacted() Redacted {
 		case value == "off" || value == "":
 		case strings.HasSuffix(k.name, "_file") && filepath.IsAbs(value):
 			r.Files = append(r.Files, value)
+		case strings.HasSuffix(k.name, "_file") && strings.HasPrefix(value, "credential:"):
+			// The name of what the service manager hands over.
 		case strings.HasSuffix(k.name, "_file"):
 			r.Files = append(r.Files, value)
 			r.Hidden = append(r.Hidden, value)

@@ -67,7 +67,7 @@ $GO version -m "$root/usr/bin/gatepost" | sed '1s/^[^:]*/gatepost/' >"$doc/sbom.
 	cat "$($GO env GOROOT)/LICENSE" 2>/dev/null || cat /usr/share/doc/golang*/copyright
 } >"$doc/copyright"
 
-for script in postinst prerm postrm; do
+for script in preinst postinst prerm postrm; do
 	install -m 755 "scripts/debian/$script" "$control/$script"
 done
 printf '/etc/default/gatepost\n/etc/gatepost/gatepost.toml\n' >"$control/conffiles"

@@ -3,8 +3,8 @@
 # elsewhere, what is in the packages, and the whole life of an installation in a
 # root directory where systemd does not run. Needs root, or fakeroot.
 set -eu
-MAKE=${MAKE:-make} LC_ALL=C
-export LC_ALL
+MAKE=${MAKE:-make} LC_ALL=C SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export LC_ALL SOURCE_DATE_EPOCH
 if [ "$(id -u)" != 0 ]; then exec fakeroot "$0"; fi
 umask 022
 work=$(mktemp -d "${TMPDIR:-/tmp}/gatepost-package.XXXXXX")
@@ -13,8 +13,6 @@ fail() { echo "FAIL: $*" >&2; exit 1; }
 same() { # WHAT GOT WANT
 	[ "$2" = "$3" ] || { printf 'FAIL: %s\n--- got\n%s\n--- want\n%s\n' "$1" "$2" "$3" >&2; exit 1; }
 }
-# Not those of the last build: their names have another version.
-rm -rf dist/*.deb
 $MAKE --no-print-directory dist deb >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 deb=$(echo dist/gatepost_*_amd64.deb)
 version=$(dpkg-deb -f "$deb" Version)
