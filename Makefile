@@ -23,7 +23,7 @@ compile = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X
 units = $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
 # The order is that of the time to the first failure.
-steps := tools lint build unit cross foreign package fuzz appliance e2e
+steps := tools lint build unit cross foreign package fuzz appliance inside e2e
 
 export GO FUZZTIME SOURCE_DATE_EPOCH
 

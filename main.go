@@ -318,9 +318,9 @@ func datasource(cfg *config.Config) (o api.DatasourceOptions, err error) {
 	}
 	o = api.DatasourceOptions{URL: cfg.Source.URL, Timeout: cfg.Source.Timeout, MaxAge: cfg.Source.MaxAge}
 	if cfg.Source.SecretFile != "off" {
-		secret, err := api.ReadToken(cfg.Source.SecretFile)
+		secret, err := secret(cfg.Source.SecretFile)
 		if err != nil {
-			return o, fmt.Errorf("%w (datasource.secret_file)", err)
+			return o, &config.Mistake{Err: fmt.Errorf("%w (datasource.secret_file)", err)}
 		}
 		o.Secret = []byte(secret)
 	}

@@ -37,7 +37,7 @@ func apiLimits(cfg *config.Config) (api.Limits, error) {
 	var err error
 	if path := cfg.API.Token(); path != "" {
 		if l.Token, err = secret(path); err != nil {
-			err = fmt.Errorf("%w (api.token_file)", err)
+			err = &config.Mistake{Err: fmt.Errorf("%w (api.token_file)", err)}
 		}
 	}
 	return l, err
@@ -62,7 +62,7 @@ func certificates(cfg *config.Config) (*netio.Certificates, error) {
 		c, err = netio.LoadCertificates(files[0], files[1], files[2])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w (tls.cert_file, tls.key_file, tls.client_ca_file)", err)
+		return nil, &config.Mistake{Err: fmt.Errorf("%w (tls.cert_file, tls.key_file, tls.client_ca_file)", err)}
 	}
 	return c, nil
 }
@@ -91,7 +91,7 @@ func webhookOptions(cfg *config.Config, logger *slog.Logger) (api.WebhookOptions
 	if cfg.Webhook.SecretFile != "off" {
 		secret, err := secret(cfg.Webhook.SecretFile)
 		if err != nil {
-			return o, fmt.Errorf("%w (webhook.secret_file)", err)
+			return o, &config.Mistake{Err: fmt.Errorf("%w (webhook.secret_file)", err)}
 		}
 		o.Secret = []byte(secret)
 	}

@@ -170,6 +170,7 @@ func (c *command) help(w io.Writer, path string) {
 // exitCode says err to the person and turns it into a number.
 func exitCode(env Env, name string, err error) int {
 	var u *usageError
+	var m *config.Mistake
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
@@ -183,6 +184,9 @@ func exitCode(env Env, name string, err error) int {
 		return exitFailed
 	}
 	fmt.Fprintf(env.Stderr, "gatepost %s: %v\n", name, err)
+	if errors.As(err, &m) {
+		return exitConfig
+	}
 	return exitFailed
 }
 

@@ -162,3 +162,11 @@ func levenshtein(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// A Mistake is what somebody has to put right before the broker can start: trying
+// again does not help. It wraps errors of what a configuration names, such as a
+// file with a token.
+type Mistake struct{ Err error }
+
+func (m *Mistake) Error() string { return m.Err.Error() }
+func (m *Mistake) Unwrap() error { return m.Err }

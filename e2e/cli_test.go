@@ -228,6 +228,15 @@ func TestWrongCommandLines(t *testing.T) {
 		t.Errorf("a time without unit: exit code %d\n%s", code, said)
 	}
 	// Not 2, which is what a Go program that crashes ends with as well.
+	short := filepath.Join(t.TempDir(), "short")
+	if err := os.WriteFile(short, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for key, file := range map[string]string{"api.token_file": short, "webhook.secret_file": "/does/not/exist"} {
+		if _, said, code := gatepost(t, "run", "--data", dir, "--tcp", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--http", "127.0.0.1:0", "--"+key, file); code != 78 || !strings.Contains(said, key) {
+			t.Errorf("%s %s: exit code %d, %s", key, file, code, said)
+		}
+	}
 	if _, said, code := gatepost(t, "run", "--data", dir, "--net.loops", "17"); code != 78 || !strings.Contains(said, "net.loops") {
 		t.Errorf("17 loops: exit code %d, want 78\n%s", code, said)
 	}
