@@ -44,6 +44,7 @@ func (l *liar) serve(c net.Conn) {
 	var in []byte
 	buf := make([]byte, 64<<10)
 	from := ""
+	pushed := false
 	n := 0
 	for {
 		got, err := c.Read(buf)
@@ -69,15 +70,6 @@ func (l *liar) serve(c net.Conn) {
 				from = string(hello.UID)
 				ack := wukong.Connack{ServerVersion: 5, Reason: wukong.ReasonSuccess}
 				out = ack.Append(out, 5)
-				if strings.Contains(from, "-r") {
-					go func() {
-						for push := range l.pushes {
-							if push.Payload != nil {
-								c.Write(push.Append(nil, 5))
-							}
-						}
-					}()
-				}
 			case wukong.TypeSend:
 				var s wukong.Send
 				if s.Decode(f, 5) != nil {
@@ -95,6 +87,16 @@ func (l *liar) serve(c net.Conn) {
 		}
 		if _, err := c.Write(out); err != nil {
 			return
+		}
+		if !pushed && strings.Contains(from, "-r") { // no push before the CONNACK
+			pushed = true
+			go func() {
+				for push := range l.pushes {
+					if push.Payload != nil {
+						c.Write(push.Append(nil, 5))
+					}
+				}
+			}()
 		}
 	}
 }
