@@ -73,8 +73,11 @@ func TestAppliance(t *testing.T) {
 	t.Logf("booted, tested and powered off in %v", time.Since(began).Round(time.Millisecond))
 	passed := 0
 	for lines := bufio.NewScanner(bytes.NewReader(said)); lines.Scan(); {
-		if line := lines.Text(); strings.HasPrefix(line, "--- PASS") {
+		line := lines.Text()
+		if strings.HasPrefix(line, "--- PASS") {
 			passed++
+		}
+		if strings.HasPrefix(line, "--- PASS") || strings.Contains(line, "_test.go:") {
 			t.Log(line)
 		}
 	}

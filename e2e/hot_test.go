@@ -248,17 +248,33 @@ func (w *talker) talk(t testing.TB, stop *atomic.Bool) {
 	}
 }
 
-// A restart under a service manager that keeps descriptors: 2,000 clients, some
-// of them sending, some in the middle of a frame, one that does not read, one
-// that does not acknowledge. Nobody is disconnected, nothing that was
-// acknowledged is lost, nothing comes twice or in another order.
-func TestAHotRestartKeepsConnections(t *testing.T) {
-	n := pick(2000, 10000)
-	m, service := managed(t)
-	b := start(t, service, set("net.login_timeout", "60s"), set("retry.first", "4s"), set("net.idle_timeout", "10m"))
-	clients := make([]*client, n)
-	talkers := make([]*talker, 0, n/20)
-	for i := range clients {
+// guests are clients of a broker in everything that a connection can be in the
+// middle of: some talk, some have sent half a frame, one does not read, one does
+// not acknowledge.
+type guests struct {
+	t       testing.TB
+	clients []*client
+	talkers []*talker
+	deaf    *client // got messages and does not acknowledge
+	mute    *client // sent messages and does not read the answers: it is not read either
+	slow    *client // output that does not leave
+	rest    map[int][]byte
+	muted   chan error
+	stop    atomic.Bool
+	talking sync.WaitGroup
+}
+
+const (
+	guestMutes = 6000
+	guestBigs  = 300
+)
+
+// gather connects n clients and three more. The broker has to be patient: its
+// net.login_timeout, net.idle_timeout and retry.first are those of guestConfig.
+func gather(t testing.TB, b *broker, n int) *guests {
+	t.Helper()
+	c := &guests{t: t, clients: make([]*client, n), rest: make(map[int][]byte), muted: make(chan error, 1)}
+	for i := range c.clients {
 		d := dialer{uid: fmt.Sprintf("hot%d", i), ws: i%2 == 1, version: byte(3 + i/2%3), buffer: 2048}
 		if i%20 == 4 || i%100 == 40 || i%100 == 61 { // over TCP, sends over TCP, receives over WebSocket
 			d.json, d.version = true, 5
@@ -268,131 +284,118 @@ func TestAHotRestartKeepsConnections(t *testing.T) {
 			w = &talker{}
 			d.onRecv = w.heard
 		}
-		clients[i] = b.must(t, d)
+		c.clients[i] = b.must(t, d)
 		if w != nil {
-			w.from, w.to = clients[i-1], clients[i]
-			talkers = append(talkers, w)
+			w.from, w.to = c.clients[i-1], c.clients[i]
+			c.talkers = append(c.talkers, w)
 		}
 	}
-	// What is pushed and not acknowledged.
-	deaf := b.must(t, dialer{uid: "deaf", noAck: true})
+	c.deaf = b.must(t, dialer{uid: "deaf", noAck: true})
 	for i := range 3 {
-		clients[2].tell(t, "deaf", "", fmt.Sprintf("in flight %d", i))
-		deaf.nextRecv(t)
+		c.clients[2].tell(t, "deaf", "", fmt.Sprintf("in flight %d", i))
+		c.deaf.nextRecv(t)
 	}
-	// One that does not read its answers: it is not read either.
-	mute := b.must(t, dialer{uid: "mute", rcvbuf: 4096})
-	mute.pause(true)
-	const mutes = 6000
-	muted := make(chan error, 1)
+	c.mute = b.must(t, dialer{uid: "mute", rcvbuf: 4096})
+	c.mute.pause(true)
 	go func() {
-		for range mutes {
-			mute.wmu.Lock()
-			p := mute.make(nil, send{channel: "nobody", kind: person}, []byte("z"))
-			_, err := mute.conn.Write(p)
-			mute.wmu.Unlock()
+		for range guestMutes {
+			c.mute.wmu.Lock()
+			p := c.mute.make(nil, send{channel: "nobody", kind: person}, []byte("z"))
+			_, err := c.mute.conn.Write(p)
+			c.mute.wmu.Unlock()
 			if err != nil {
-				muted <- err
+				c.muted <- err
 				return
 			}
 		}
-		muted <- nil
+		c.muted <- nil
 	}()
-	// Output that does not leave.
-	slow := b.must(t, dialer{uid: "slow", ws: true, rcvbuf: 4096})
-	slow.pause(true)
+	c.slow = b.must(t, dialer{uid: "slow", ws: true, rcvbuf: 4096})
+	c.slow.pause(true)
 	big := strings.Repeat("x", 16<<10)
-	const bigs = 300
-	for i := range bigs {
-		clients[2].tell(t, "slow", "", fmt.Sprintf("%d %s", i, big))
+	for i := range guestBigs {
+		c.clients[2].tell(t, "slow", "", fmt.Sprintf("%d %s", i, big))
 	}
-	var stop atomic.Bool
-	var talking sync.WaitGroup
-	for _, w := range talkers {
-		talking.Go(func() { w.talk(t, &stop) })
+	for _, w := range c.talkers {
+		c.talking.Go(func() { w.talk(t, &c.stop) })
 	}
 	time.Sleep(200 * time.Millisecond)
 	// Half a frame each, to somebody else: who gets a message acknowledges it, and
 	// that may not come between two halves.
-	rest := make(map[int][]byte)
-	for i := range clients {
+	for i, half := range c.clients {
 		if i%20 != 6 && i%20 != 7 {
 			continue
 		}
-		c := clients[i]
-		c.wmu.Lock()
-		p := c.make(nil, send{channel: clients[i+2].uid, kind: person}, []byte("half "+strings.Repeat("y", 200)))
-		c.wmu.Unlock()
-		first, second := c.half(p)
-		c.raw(t, first)
-		rest[i] = second
+		half.wmu.Lock()
+		p := half.make(nil, send{channel: c.clients[i+2].uid, kind: person}, []byte("half "+strings.Repeat("y", 200)))
+		half.wmu.Unlock()
+		first, second := half.half(p)
+		half.raw(t, first)
+		c.rest[i] = second
 	}
 	time.Sleep(100 * time.Millisecond)
+	return c
+}
 
-	for round := range 2 {
-		before, at := b.status("VmRSS"), time.Now()
-		m.restart(b)
-		clients[8].ping(t)
-		t.Logf("restart %d: %v from SIGTERM to the first answer, %d connections; RSS %d MiB before, %d after, %d at most; %s", round,
-			time.Since(at).Round(time.Millisecond), n+3, before>>20, b.status("VmRSS")>>20, b.status("VmHWM")>>20, handed(b))
-		if m.has() {
-			t.Fatal("the keeper still keeps what was taken over")
+// check goes on where gather has stopped: nobody was disconnected, nothing that
+// was acknowledged is lost, nothing came twice or in another order.
+func (c *guests) check() {
+	t := c.t
+	t.Helper()
+	for i, p := range c.rest {
+		c.clients[i].raw(t, p)
+	}
+	for i := range c.rest {
+		if a := c.clients[i].nextAck(t); a.reason != reasonSuccess {
+			t.Fatalf("%s: the frame in two halves: reason %d", c.clients[i].uid, a.reason)
 		}
 	}
-	for i, p := range rest {
-		clients[i].raw(t, p)
-	}
-	for i := range rest {
-		if a := clients[i].nextAck(t); a.reason != reasonSuccess {
-			t.Fatalf("%s: the frame in two halves: reason %d", clients[i].uid, a.reason)
-		}
-	}
-	for i := range rest {
-		if r := clients[i+2].nextRecv(t); !strings.HasPrefix(string(r.payload), "half y") || r.from != clients[i].uid {
-			t.Fatalf("%s: got %v", clients[i+2].uid, r)
+	for i := range c.rest {
+		if r := c.clients[i+2].nextRecv(t); !strings.HasPrefix(string(r.payload), "half y") || r.from != c.clients[i].uid {
+			t.Fatalf("%s: got %v", c.clients[i+2].uid, r)
 		}
 	}
 	// Not at once, but when its time is over.
-	deaf.ping(t)
-	deaf.mu.Lock()
-	for _, r := range deaf.recvs {
+	c.deaf.ping(t)
+	c.deaf.mu.Lock()
+	for _, r := range c.deaf.recvs {
 		if !r.dup() {
 			t.Errorf("%v was pushed again as if it were new", r)
 		}
 	}
-	deaf.mu.Unlock()
+	c.deaf.mu.Unlock()
 	again := make(map[string]bool)
 	for len(again) < 3 {
-		r := deaf.nextRecv(t)
+		r := c.deaf.nextRecv(t)
 		if !r.dup() {
 			t.Fatalf("%v is not marked as a repetition", r)
 		}
 		again[string(r.payload)] = true
 	}
-	mute.pause(false)
-	for i := range mutes {
-		if a := mute.nextAck(t); a.client != uint32(i+1) || a.reason != reasonSuccess {
+	c.mute.pause(false)
+	for i := range guestMutes {
+		if a := c.mute.nextAck(t); a.client != uint32(i+1) || a.reason != reasonSuccess {
 			t.Fatalf("mute: SENDACK %d is %+v", i+1, a)
 		}
 	}
-	if err := <-muted; err != nil {
+	if err := <-c.muted; err != nil {
 		t.Fatal(err)
 	}
-	slow.pause(false)
-	for i := range bigs {
-		r := slow.nextRecv(t)
+	c.slow.pause(false)
+	for i := range guestBigs {
+		r := c.slow.nextRecv(t)
 		for r.dup() { // the retry rule
-			r = slow.nextRecv(t)
+			r = c.slow.nextRecv(t)
 		}
 		if !strings.HasPrefix(string(r.payload), fmt.Sprintf("%d x", i)) {
 			t.Fatalf("slow: message %d is %.20q", i, r.payload)
 		}
 	}
 	time.Sleep(200 * time.Millisecond)
-	stop.Store(true)
-	talking.Wait()
+	c.stop.Store(true)
+	c.talking.Wait()
 	sent := int64(0)
-	for _, w := range talkers {
+	for _, w := range c.talkers {
 		for end := time.Now().Add(never); w.got.Load() < w.acked.Load() && w.bad.Load() == nil && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
@@ -404,23 +407,43 @@ func TestAHotRestartKeepsConnections(t *testing.T) {
 		}
 		sent += w.acked.Load()
 	}
-	t.Logf("%d talkers sent %d messages meanwhile", len(talkers), sent)
 	dropped := 0
-	for _, c := range clients {
-		if err := c.alive(); err != nil {
+	for _, one := range c.clients {
+		if err := one.alive(); err != nil {
 			dropped++
-			t.Logf("%s: %v", c.uid, err)
+			t.Logf("%s: %v", one.uid, err)
 		}
 	}
 	if dropped > 0 {
-		t.Fatalf("%d of %d connections dropped", dropped, n)
+		t.Fatalf("%d of %d connections dropped", dropped, len(c.clients))
 	}
-	for i := 0; i < n; i += 7 { // still known as who they are
-		clients[i].ping(t)
+	t.Logf("%d connections, %d of them in the middle of a frame, 0 dropped; %d talkers sent %d messages meanwhile",
+		len(c.clients)+3, len(c.rest), len(c.talkers), sent)
+	for i := 0; i < len(c.clients); i += 7 { // still known as who they are
+		c.clients[i].ping(t)
 	}
+}
+
+// A restart under a service manager that keeps descriptors, twice.
+func TestAHotRestartKeepsConnections(t *testing.T) {
+	n := pick(2000, 10000)
+	m, service := managed(t)
+	b := start(t, service, set("net.login_timeout", "60s"), set("retry.first", "4s"), set("net.idle_timeout", "10m"))
+	c := gather(t, b, n)
+	for round := range 2 {
+		before, at := b.status("VmRSS"), time.Now()
+		m.restart(b)
+		c.clients[8].ping(t)
+		t.Logf("restart %d: %v from SIGTERM to the first answer, %d connections; RSS %d MiB before, %d after, %d at most; %s", round,
+			time.Since(at).Round(time.Millisecond), n+3, before>>20, b.status("VmRSS")>>20, b.status("VmHWM")>>20, handed(b))
+		if m.has() {
+			t.Fatal("the keeper still keeps what was taken over")
+		}
+	}
+	c.check()
 	// The core knows the devices: who comes back ends the connection of before.
 	newer := b.must(t, dialer{uid: "hot8"})
-	clients[8].closed(t)
+	c.clients[8].closed(t)
 	newer.ping(t)
 }
 

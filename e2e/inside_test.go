@@ -475,3 +475,59 @@ func TestInsideCredentials(t *testing.T) {
 	s.eventually("a line about the missing one", func() bool { return s.said("credentials/gatepost.service/other") })
 	works(t, "channel", "create", "h", "--members", "alice", "--http", s.http)
 }
+
+// guestConfig is patience for guests.
+const guestConfig = "[net]\nlogin_timeout = \"60s\"\nidle_timeout = \"10m\"\n[retry]\nfirst = \"4s\"\n"
+
+// systemctl restart keeps 2,000 connections with all that they are in the middle
+// of; a kill keeps none, and the service comes back without them.
+func TestInsideHotRestart(t *testing.T) {
+	s := install(t, guestConfig)
+	s.systemctl("start", "gatepost")
+	c := gather(t, s.broker, 2000)
+	for range 2 {
+		pid, at := s.mainPID(), time.Now()
+		s.systemctl("restart", "gatepost")
+		c.clients[8].ping(t)
+		t.Logf("systemctl restart: %v until the first answer, %d connections", time.Since(at).Round(time.Millisecond), len(c.clients)+3)
+		if now := s.mainPID(); now == pid || now == 0 {
+			t.Fatalf("process %d before and %d behind the restart", pid, now)
+		}
+		if n := s.show("NFileDescriptorStore"); n != "0" {
+			t.Errorf("systemd still keeps %s descriptors", n)
+		}
+	}
+	c.check()
+	pid := s.mainPID()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.clients[0].closed(t)
+	c.clients[1].closed(t)
+	s.eventually("the service is back", func() bool {
+		now := s.mainPID()
+		return now != 0 && now != pid && s.show("ActiveState") == "active"
+	})
+	s.must(t, dialer{uid: "again"}).ping(t)
+}
+
+// An upgrade of the package and the way back, under load: see scripts/inside.sh,
+// which has installed the older one. Nobody notices.
+func TestPackageUpgradeUnderLoad(t *testing.T) {
+	packages := strings.Fields(os.Getenv("GATEPOST_UPGRADES"))
+	if len(packages) == 0 {
+		t.Skip("this runs in the container of scripts/inside.sh: make inside")
+	}
+	s := &service{t: t, broker: &broker{t: t, dir: stateDir, tcp: "127.0.0.1:5100", ws: "127.0.0.1:5200", http: "127.0.0.1:5001", log: &logBuffer{}}}
+	c := gather(t, s.broker, 2000)
+	for _, name := range packages {
+		pid, at := s.mainPID(), time.Now()
+		command(t, "dpkg", "-i", name)
+		c.clients[8].ping(t)
+		t.Logf("dpkg -i %s: %v until the first answer behind it", name, time.Since(at).Round(time.Millisecond))
+		if now := s.mainPID(); now == pid || now == 0 {
+			t.Fatalf("%s: process %d before and %d behind it", name, pid, now)
+		}
+	}
+	c.check()
+}

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The life of an installation under a real systemd: installs the packages of
 # dist/ in a container that boots the Debian of scripts/tree.sh, upgrades, goes
-# back, removes and purges. Needs root and "make deb". About 20 s.
+# back, removes and purges, once with 2,000 clients on it. Needs root and "make deb".
+# About 40 s.
 #
 #   scripts/inside.sh            # TREE=DIR is another Debian
 set -eu
@@ -17,6 +18,7 @@ if [ "${1-}" != inside ]; then
 	epoch=$(git log -1 --format=%ct)
 	SOURCE_DATE_EPOCH=$epoch scripts/deb.sh 0.0.8 amd64 dist/gatepost-linux-amd64 "$rig/old.deb" >/dev/null
 	cp "$0" "$rig/inside.sh"
+	CGO_ENABLED=0 ${GO:-go} test -c -o "$rig/e2e.test" ./e2e # the clients of an upgrade
 	printf '#!/bin/sh\nexec sh /rig/inside.sh inside\n' >"$rig/run"
 	chmod 755 "$rig/run"
 	# Its own mounts and, where it dies, nothing of it stays. nspawn's exit code
@@ -63,6 +65,15 @@ gatepost config show --config /etc/gatepost/gatepost.toml | grep '^level = "debu
 # As text, or as a field where the journal gets fields.
 { journalctl -u gatepost --no-pager | grep 'level=DEBUG' || journalctl -u gatepost PRIORITY=7 --no-pager | grep 'connection closed'; } >/dev/null ||
 	fail "the configuration is not used"
+
+echo "-- 2,000 clients do not notice an upgrade and the way back, whatever they do meanwhile"
+cp /etc/default/gatepost /tmp/flags
+sed -i '/^GATEPOST_ARGS=/s/$/ --encryption off --net.login_timeout 60s --net.idle_timeout 10m --retry.first 4s/' /etc/default/gatepost
+systemctl restart gatepost
+(cd /rig && GATEPOST_STRICT=1 GATEPOST_BIN=/usr/bin/gatepost GATEPOST_UPGRADES="/rig/old.deb /rig/new.deb" \
+	./e2e.test -test.v -test.timeout 2m -test.run '^TestPackageUpgradeUnderLoad$' >/tmp/upgrade 2>&1) || { cat /tmp/upgrade; fail "an upgrade under load"; }
+grep -e '--- PASS' -e connections -e 'dpkg -i' /tmp/upgrade
+cp /tmp/flags /etc/default/gatepost
 
 echo "-- what is stopped or disabled stays so, and a configuration that is wrong stops no upgrade"
 systemctl stop gatepost
