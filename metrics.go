@@ -1,12 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
+	rt "runtime/metrics"
 	"sync/atomic"
 
 	"gatepost/config"
 	"gatepost/metrics"
 	"gatepost/netio"
+	"gatepost/queue"
 	"gatepost/session"
 )
 
@@ -14,6 +17,7 @@ import (
 func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.GaugeFunc("gatepost_info", "1, with the version as a label.", func() float64 { return 1 }, "version", version)
 	r.GaugeFunc("gatepost_goroutines", "Goroutines.", func() float64 { return float64(runtime.NumGoroutine()) })
+	r.GaugeFunc("gatepost_gc_percent", "How much the heap may grow between two collections.", runtimeValue("/gc/gogc:percent"))
 	r.GaugeFunc("gatepost_memory_limit_bytes", "Budget of the process.", func() float64 { return float64(cfg.Memory.Limit) })
 
 	stats := b.committer.Stats
@@ -31,6 +35,25 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.GaugeFunc("gatepost_wal_gaps", "Stretches of the log that were damaged at the start.", func() float64 { return float64(len(b.report.Gaps)) })
 	r.Histogram("gatepost_wal_group_records", "Records per commit group.", metrics.Plain(), stats().GroupRecords)
 	r.Histogram("gatepost_wal_sync_seconds", "Time of a sync.", metrics.Seconds(), stats().SyncTime)
+
+	waiting := func(name string, fill func() queue.Fill) {
+		for _, g := range []struct {
+			name, help string
+			value      func(queue.Fill) int
+		}{
+			{"gatepost_queue_items", "What waits in a queue.", func(f queue.Fill) int { return f.Items }},
+			{"gatepost_queue_bytes", "Bytes of it.", func(f queue.Fill) int { return f.Weight }},
+			{"gatepost_queue_max_items", "What a queue takes.", func(f queue.Fill) int { return f.MaxItems }},
+			{"gatepost_queue_max_bytes", "Bytes of it.", func(f queue.Fill) int { return f.MaxWeight }},
+		} {
+			r.GaugeFunc(g.name, g.help, func() float64 { return float64(g.value(fill())) }, "queue", name)
+		}
+	}
+	waiting("log", b.committer.Waiting)
+	waiting("apply", b.core.Waiting)
+	for i, g := range b.gates {
+		waiting(fmt.Sprintf("loop %d", i), g.Waiting)
+	}
 
 	hook := b.webhook.Stats()
 	r.CounterFunc("gatepost_webhook_posts_total", "Requests to the webhook that were answered with 2xx.", hook.Posts.Load)
@@ -177,6 +200,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		{"gatepost_read_bytes_total", "Bytes read from sockets.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.BytesIn }},
 		{"gatepost_written_bytes_total", "Bytes written to sockets.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.BytesOut }},
 		{"gatepost_rounds_total", "Rounds of the loops.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Rounds }},
+		{"gatepost_epoll_waits_total", "Times the loops asked for events.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Waits }},
 		{"gatepost_ring_starved_total", "Times a connection had to wait for a ring.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Starved }},
 	} {
 		help := c.help
@@ -195,5 +219,17 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	} {
 		value := sockets(g.of)
 		r.GaugeFunc(g.name, g.help, func() float64 { return float64(value()) })
+	}
+}
+
+// runtimeValue reads a whole number that the Go runtime keeps of itself.
+func runtimeValue(name string) func() float64 {
+	return func() float64 {
+		sample := []rt.Sample{{Name: name}}
+		rt.Read(sample)
+		if sample[0].Value.Kind() != rt.KindUint64 {
+			return 0
+		}
+		return float64(sample[0].Value.Uint64())
 	}
 }

@@ -186,6 +186,9 @@ func (b *Broker) Detach(a Attach, read []Position) error {
 	return b.inbox.Push(event{attach: a, detach: true, read: read})
 }
 
+// Waiting is what is durable and not yet applied.
+func (b *Broker) Waiting() queue.Fill { return b.inbox.Fill() }
+
 // Close lets Run return when the inbox is empty.
 func (b *Broker) Close() { b.inbox.Close() }
 

@@ -332,6 +332,7 @@ func (l *Loop) wait(d time.Duration) (int, error) {
 	if d > 0 {
 		ms = int(min((d+time.Millisecond-1)/time.Millisecond, 1<<30))
 	}
+	l.stats.Waits.Add(1)
 	n, err := unix.EpollWait(l.epfd, l.events, ms)
 	l.sleeping.Store(0)
 	if err == unix.EINTR {
@@ -342,6 +343,7 @@ func (l *Loop) wait(d time.Duration) (int, error) {
 
 // poll asks for events without blocking, so the runtime need not know.
 func (l *Loop) poll() (int, error) {
+	l.stats.Waits.Add(1)
 	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd),
 		uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
 	if e == unix.EINTR {

@@ -27,7 +27,7 @@ func (l *Loop) turn(c *Conn) {
 		if c.stage == stageTLS && c.tls.wire.busy() {
 			return // handshakes goes on with it
 		}
-		n := l.read(c)
+		n := l.read(c, budget)
 		if n < 0 {
 			return
 		}
@@ -52,9 +52,9 @@ func (l *Loop) starve(c *Conn) {
 	}
 }
 
-// read reads once and delivers. It returns how many bytes came, or -1 when the
-// turn is over.
-func (l *Loop) read(c *Conn) int {
+// read reads once, up to budget, and delivers. It returns how many bytes came, or
+// -1 when the turn is over. What is inside TLS comes in whole records.
+func (l *Loop) read(c *Conn, budget int) int {
 	if c.tls != nil && c.tls.on {
 		return l.readSealed(c)
 	}
@@ -79,6 +79,7 @@ func (l *Loop) read(c *Conn) int {
 	if c.starvedIn {
 		c.starvedIn = false
 	}
+	free = free[:min(len(free), budget)]
 	n, err := unix.Read(int(c.fd), free)
 	if n <= 0 {
 		if !own {

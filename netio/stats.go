@@ -28,6 +28,7 @@ type Stats struct {
 	BytesIn       atomic.Int64
 	BytesOut      atomic.Int64
 	Rounds        atomic.Int64 // epoll rounds
+	Waits         atomic.Int64 // calls of epoll_wait, those that find nothing included
 	Starved       atomic.Int64 // times a connection had to wait for a ring
 	RingsLent     atomic.Int64 // rings out now, without the loop's own
 	RingsMapped   atomic.Int64 // bytes of rings that exist

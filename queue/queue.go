@@ -162,6 +162,19 @@ func (q *Queue[T]) Weight() int {
 	return q.total
 }
 
+// Fill says how full a queue is and where it ends; a bound of 0 or less is none.
+type Fill struct {
+	Items, MaxItems   int // without those of no weight
+	Weight, MaxWeight int
+}
+
+// Fill may be called by anybody, now and then: it takes the producers' lock.
+func (q *Queue[T]) Fill() Fill {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return Fill{q.heavy, q.maxItems, q.total, q.maxWeight}
+}
+
 // Close makes every push fail from now on, those that wait included. What is
 // held stays for the consumer. Closing twice does no harm.
 func (q *Queue[T]) Close() {

@@ -549,3 +549,15 @@ func BenchmarkPushPop(b *testing.B) {
 		<-done
 	})
 }
+
+func TestFillSaysWhereTheEndIs(t *testing.T) {
+	q := New(3, 100, func(n *int) int { return *n })
+	for _, n := range []int{40, 0, 50} {
+		if err := q.Push(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := q.Fill(), (Fill{Items: 2, MaxItems: 3, Weight: 90, MaxWeight: 100}); got != want {
+		t.Errorf("found %+v, want %+v", got, want)
+	}
+}

@@ -177,6 +177,9 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 	return g
 }
 
+// Waiting is what is left for the loop and not yet looked at. Any goroutine.
+func (g *Gate) Waiting() queue.Fill { return g.box.queue.Fill() }
+
 // Post leaves deliveries for the loop; see broker.Outbox. Any goroutine.
 func (g *Gate) Post(ds []broker.Delivery) { g.box.post(ds) }
 

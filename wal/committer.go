@@ -93,6 +93,9 @@ func NewCommitter(l *Log, o CommitterOptions, sink func(message.Committed) error
 	return c
 }
 
+// Waiting is what is to be made durable and not yet begun.
+func (c *Committer) Waiting() queue.Fill { return c.inbox.Fill() }
+
 // Propose hands b over to be made durable. It never blocks. On an error, which
 // is queue.ErrFull, queue.ErrClosed, ErrDiskFull, ErrBehind or ErrPoisoned or says that
 // the batch or a record in it is too large, b stays with the caller. Volatile batches pass while
