@@ -12,7 +12,7 @@ func small(b *broker) {
 		{"memory.limit", "128MiB"}, {"net.loops", "1"}, {"net.ring_pool", "16MiB"}, {"net.out_limit", "128KiB"},
 		{"queue.log_bytes", "4MiB"}, {"queue.apply_bytes", "4MiB"}, {"queue.mailbox_bytes", "2MiB"},
 		{"queue.log_items", "2048"}, {"queue.apply_items", "512"}, {"queue.mailbox_items", "2048"},
-		{"broker.dedup_window", "50000"}, {"broker.max_channels", "50000"}, {"session.inflight_max", "256"},
+		{"broker.dedup_window", "50000"}, {"broker.max_channels", "30000"}, {"session.inflight_max", "256"}, {"session.inflight_total", "65536"},
 		{"wal.group_bytes", "512KiB"}, {"wal.roll_size", "8MiB"}, {"net.max_connections", "5000"}, {"memory.gc_percent", "50"},
 	} {
 		set(kv[0], kv[1])(b)

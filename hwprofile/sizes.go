@@ -11,7 +11,7 @@ const (
 const (
 	BaseBytes       = 12 * mib // binary, runtime, stacks: the idle resident size we aim for
 	ConnectionBytes = 1152     // one connection: session state and names, 500 measured, and 8 pushes in flight
-	InflightBytes   = 80       // one push in flight, with its place in the index
+	InflightBytes   = 336      // one push in flight: 80 with its place in the index, 256 measured for a stream that it may be alone in
 	ChannelBytes    = 928      // one pair of users with a channel, in core and store; 820 to 920 measured
 	DedupBytes      = 80       // one remembered (sender, client_msg_no): 48 in the core, 32 in the metadata
 )
