@@ -2,6 +2,8 @@
 # proof and what CI runs. "make help" lists the rest.
 
 GO      ?= go
+# Flags of the benchmark, for example BENCH='--runs 1 --workloads W1b'.
+BENCH ?=
 # Short forms for "make test"; for a longer look: make fuzz FUZZTIME=10m
 FUZZTIME ?= 5s
 
@@ -27,7 +29,7 @@ steps := tools lint build unit cross foreign package fuzz appliance inside e2e
 
 export GO FUZZTIME SOURCE_DATE_EPOCH
 
-.PHONY: build run test $(filter-out build,$(steps)) dist deb inside soak bench clean help
+.PHONY: build run test $(filter-out build,$(steps)) dist deb inside soak bench bench-peers bench-packages clean help
 
 build: ## build bin/gatepost for this machine
 	$(compile) -o bin/gatepost .
@@ -88,14 +90,22 @@ appliance: build ## the service under a real systemd, in a container that is a D
 soak: build ## the long form of e2e: hours
 	GATEPOST_BIN=$(CURDIR)/bin/gatepost GATEPOST_STRICT=1 GATEPOST_SOAK=1 $(GO) test -count=1 -timeout 3h -v -skip Appliance ./e2e
 
-bench: ## benchmarks of the packages; for a whole broker see "gatepost bench --help"
+bench: build ## Gatepost side by side with the floor of this machine: about 10 minutes
+	$(GO) run ./bench $(BENCH)
+
+bench-peers: build ## the same with other brokers, which it installs or builds: about 30 minutes
+	command -v mosquitto /usr/sbin/mosquitto || apt-get install -y --no-install-recommends mosquitto
+	$(GO) build -C bench/nats -o ../../bin/nats-server github.com/nats-io/nats-server/v2
+	PATH=$$PATH:/usr/sbin $(GO) run ./bench --peers $(BENCH)
+
+bench-packages: ## benchmarks of the packages; for a broker that runs see "gatepost bench --help"
 	$(GO) test -run '^$$' -bench . -benchmem $(units)
 
 clean: ## remove what was built
 	rm -rf bin dist
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
 
 # Name of a processor -> the variables that make the compiler build for it.
 targets := amd64 arm64 armv6 armv7 riscv64 386

@@ -53,6 +53,9 @@ var allowed = map[string][]string{
 	"": {"ack", "api", "backup", "broker", "cli", "config", "handover", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 
+	// Measures the binary from outside, with the CLI's client.
+	"bench": {"cli", "wukong", xsys},
+
 	// The black-box suite shares no code with what it tests.
 	"e2e": {xsys},
 }

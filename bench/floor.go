@@ -1,0 +1,194 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// The floor's frames are
+//
+//	4 bytes length of the rest, little-endian | 4 bytes number | payload
+//
+// and an answer is the 4 bytes of the number.
+const floorHead = 8
+
+type floorConn struct{ *stream }
+
+func dialFloor(addr string) (conn, error) {
+	s, err := dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	return &floorConn{s}, nil
+}
+
+func (c *floorConn) publish(n uint32, payload []byte) {
+	c.out = binary.LittleEndian.AppendUint32(c.out, uint32(4+len(payload)))
+	c.out = binary.LittleEndian.AppendUint32(c.out, n)
+	c.out = append(c.out, payload...)
+}
+
+func (c *floorConn) next() (event, bool, error) {
+	p := c.rest()
+	if len(p) < 4 {
+		return event{}, false, nil
+	}
+	c.take(4)
+	return event{n: binary.LittleEndian.Uint32(p)}, true, nil
+}
+
+func (c *floorConn) confirm(*event) {}
+
+// floorFile is where groups go, and how.
+type floorFile struct {
+	f    *os.File
+	size int64 // of a file that is written again and again; 0: it grows
+	at   int64
+	sync bool
+}
+
+// openFloor opens a file for a kind of floor: "append" grows and is synced,
+// "recycled" was filled with zeros and is overwritten and synced, "echo" has none.
+func openFloor(kind, dir string) (*floorFile, error) {
+	f := &floorFile{sync: true}
+	switch kind {
+	case "echo":
+		return nil, nil
+	case "append":
+	case "recycled":
+		f.size = 256 << 20
+	default:
+		return nil, fmt.Errorf("there is no floor %q: append, recycled, echo", kind)
+	}
+	var err error
+	if f.f, err = os.Create(filepath.Join(dir, "floor")); err != nil {
+		return nil, err
+	}
+	zeros := make([]byte, 1<<20)
+	for at := int64(0); at < f.size; at += int64(len(zeros)) {
+		if _, err := f.f.WriteAt(zeros, at); err != nil {
+			return nil, err
+		}
+	}
+	return f, f.f.Sync()
+}
+
+func (f *floorFile) commit(group []byte) error {
+	if f == nil {
+		return nil
+	}
+	if f.size > 0 && f.at+int64(len(group)) > f.size {
+		f.at = 0
+	}
+	if _, err := f.f.WriteAt(group, f.at); err != nil {
+		return err
+	}
+	f.at += int64(len(group))
+	return unix.Fdatasync(int(f.f.Fd()))
+}
+
+// floor serves until the listener fails: a goroutine for each connection, and one
+// that writes whatever has come as one group, syncs it, and answers each connection
+// with one write.
+type floor struct {
+	mu      sync.Mutex
+	wake    sync.Cond
+	group   []byte
+	answers map[net.Conn][]byte
+	spare   map[net.Conn][]byte
+}
+
+func serveFloor(kind, dir, addr string, ready func(string)) error {
+	file, err := openFloor(kind, dir)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s := &floor{answers: map[net.Conn][]byte{}, spare: map[net.Conn][]byte{}}
+	s.wake.L = &s.mu
+	failed := make(chan error, 1)
+	go func() { failed <- s.commit(file); l.Close() }()
+	ready(l.Addr().String())
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			select {
+			case err = <-failed:
+			default:
+			}
+			return err
+		}
+		go s.serve(c)
+	}
+}
+
+func (s *floor) serve(c net.Conn) {
+	defer c.Close()
+	in, w := make([]byte, 64<<10), 0
+	for {
+		n, err := c.Read(in[w:])
+		if err != nil {
+			return
+		}
+		w += n
+		r := 0
+		s.mu.Lock()
+		for w-r >= floorHead {
+			size := 4 + int(binary.LittleEndian.Uint32(in[r:]))
+			if size > len(in) {
+				s.mu.Unlock()
+				return
+			}
+			if w-r < size {
+				break
+			}
+			s.group = append(s.group, in[r:r+size]...)
+			s.answers[c] = append(s.answers[c], in[r+4:r+8]...)
+			r += size
+		}
+		s.mu.Unlock()
+		if r > 0 {
+			s.wake.Signal()
+		}
+		w = copy(in, in[r:w])
+	}
+}
+
+func (s *floor) commit(file *floorFile) error {
+	var group []byte
+	for {
+		s.mu.Lock()
+		for len(s.group) == 0 {
+			s.wake.Wait()
+		}
+		group, s.group = s.group, group[:0]
+		s.answers, s.spare = s.spare, s.answers
+		answers := s.spare
+		s.mu.Unlock()
+		if err := file.commit(group); err != nil {
+			return fmt.Errorf("cannot commit: %w", err)
+		}
+		for c, answer := range answers {
+			if len(answer) == 0 {
+				delete(answers, c) // not heard of for a whole group
+				continue
+			}
+			if _, err := c.Write(answer); err != nil && err != io.EOF {
+				delete(answers, c)
+				continue
+			}
+			answers[c] = answer[:0]
+		}
+	}
+}

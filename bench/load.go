@@ -1,0 +1,261 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A payload begins with
+//
+//	8 bytes time of sending, ns since the load began | 4 bytes publisher | 4 bytes number
+//
+// little-endian; the rest is noise that does not pack.
+const stamp = 16
+
+// silence is how long a server may say nothing before the run fails.
+const silence = 30 * time.Second
+
+// load is what a workload's goroutines share.
+type load struct {
+	size, window int
+	rate         int // messages a second of all publishers together, 0: as many as the window allows
+	start        time.Time
+	from, until  time.Duration // what is sent between is measured
+	stop         atomic.Bool   // publishers send nothing more
+	limit        int           // messages of a publisher, 0: until stop
+	publishers   int
+
+	mu     sync.Mutex
+	acks   []time.Duration // of messages sent in the time that is measured
+	pushes []time.Duration
+	acked  atomic.Int64 // while measured
+	got    atomic.Int64
+	total  atomic.Int64 // acknowledged in all
+	failed atomic.Pointer[error]
+}
+
+func (l *load) fail(err error) {
+	l.failed.CompareAndSwap(nil, &err)
+	l.stop.Store(true)
+}
+
+func (l *load) measured(at time.Duration) bool {
+	return at >= l.from && (l.until == 0 || at < l.until)
+}
+
+// publish is one publisher until the load stops and everything is answered.
+func (l *load) publish(c conn, who int) error {
+	payload := make([]byte, l.size)
+	noise := make([]byte, 4096+l.size)
+	for i, r := 0, rand.New(rand.NewPCG(uint64(who), 1)); i < len(noise); i++ {
+		noise[i] = byte(r.Uint32())
+	}
+	binary.LittleEndian.PutUint32(payload[8:], uint32(who))
+	sentAt := make([]time.Duration, l.window)
+	open := make([]bool, l.window) // by number modulo window: not yet answered
+	var acks []time.Duration
+	var last uint64
+	var sent, acked uint32
+	began := time.Since(l.start)
+	due := func() time.Duration {
+		return began + time.Duration((float64(sent)+float64(who)/float64(l.publishers))*float64(l.publishers)/float64(l.rate)*float64(time.Second))
+	}
+	for {
+		done := l.stop.Load() || l.limit > 0 && int(sent) == l.limit
+		if done && acked == sent {
+			break
+		}
+		now := time.Since(l.start)
+		for !done && sent-acked < uint32(l.window) && !open[sent%uint32(l.window)] && (l.limit == 0 || int(sent) < l.limit) {
+			at := now
+			if l.rate > 0 {
+				if at = due(); at > now {
+					break
+				}
+			}
+			slot := sent % uint32(l.window)
+			sentAt[slot], open[slot] = at, true
+			binary.LittleEndian.PutUint64(payload, uint64(at))
+			binary.LittleEndian.PutUint32(payload[12:], sent)
+			copy(payload[stamp:], noise[sent*37%4096:])
+			c.publish(sent, payload)
+			sent++
+		}
+		if err := c.flush(); err != nil {
+			return fmt.Errorf("publisher %d cannot send: %w", who, err)
+		}
+		paced := l.rate > 0 && !done && sent-acked < uint32(l.window)
+		if paced {
+			c.readDeadline(l.start.Add(due()))
+		} else if sent%1024 < uint32(l.window) {
+			c.readDeadline(time.Now().Add(silence))
+		}
+		err := c.read()
+		if paced && errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("publisher %d has %d of %d answers: %w", who, acked, sent, err)
+		}
+		now = time.Since(l.start)
+		for {
+			e, ok, err := c.next()
+			if err != nil {
+				return fmt.Errorf("publisher %d: %w", who, err)
+			}
+			if !ok {
+				break
+			}
+			if e.delivery {
+				return fmt.Errorf("publisher %d got a delivery", who)
+			}
+			slot := e.n % uint32(l.window)
+			if e.n >= sent || sent-e.n > uint32(l.window) || !open[slot] {
+				return fmt.Errorf("publisher %d got an answer to message %d, which does not wait for one", who, e.n)
+			}
+			if e.seq != 0 && e.seq <= last {
+				return fmt.Errorf("publisher %d: message %d got position %d behind %d", who, e.n, e.seq, last)
+			}
+			last = e.seq
+			open[slot] = false
+			acked++
+			l.total.Add(1)
+			if at := sentAt[slot]; l.measured(at) {
+				acks = append(acks, now-at)
+			}
+			if l.measured(now) {
+				l.acked.Add(1)
+			}
+		}
+	}
+	l.mu.Lock()
+	l.acks = append(l.acks, acks...)
+	l.mu.Unlock()
+	return nil
+}
+
+// receive takes and confirms deliveries until want of them are there, 0: until the
+// load has stopped and everything that was acknowledged has come. Each publisher's
+// must come in order, each once.
+func (l *load) receive(c conn, want int) error {
+	next := make([]uint32, l.publishers)
+	var pushes []time.Duration
+	got := 0
+	finished := func() bool {
+		if want > 0 {
+			return got >= want
+		}
+		return l.stop.Load() && int64(got) >= l.total.Load()
+	}
+	quiet := time.Now()
+	for !finished() && l.failed.Load() == nil {
+		c.readDeadline(time.Now().Add(200 * time.Millisecond)) // to look whether it is over
+		if err := c.read(); errors.Is(err, os.ErrDeadlineExceeded) {
+			if time.Since(quiet) > silence {
+				return fmt.Errorf("a receiver has %d deliveries and nothing comes", got)
+			}
+			continue
+		} else if err != nil {
+			return fmt.Errorf("a receiver has %d deliveries: %w", got, err)
+		}
+		now := time.Since(l.start)
+		quiet = time.Now()
+		for {
+			e, ok, err := c.next()
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			if !e.delivery {
+				continue
+			}
+			if len(e.payload) != l.size {
+				return fmt.Errorf("a receiver got %d bytes, expected %d", len(e.payload), l.size)
+			}
+			who, n := binary.LittleEndian.Uint32(e.payload[8:]), binary.LittleEndian.Uint32(e.payload[12:])
+			if int(who) >= len(next) || n != next[who] {
+				return fmt.Errorf("a receiver got message %d of publisher %d, expected %d", n, who, next[min(int(who), len(next)-1)])
+			}
+			next[who]++
+			got++
+			at := time.Duration(binary.LittleEndian.Uint64(e.payload))
+			if l.measured(at) {
+				pushes = append(pushes, now-at)
+			}
+			if l.measured(now) {
+				l.got.Add(1)
+			}
+			c.confirm(&e)
+		}
+		if err := c.flush(); err != nil {
+			return fmt.Errorf("a receiver cannot confirm: %w", err)
+		}
+	}
+	l.mu.Lock()
+	l.pushes = append(l.pushes, pushes...)
+	l.mu.Unlock()
+	return nil
+}
+
+// run lets publishers and receivers work: a second to warm up, then the time that is
+// measured. It returns what the server used in that time.
+func (l *load) run(s *server, publishers, receivers []conn, warm, measure time.Duration, want int) (before, after usage, err error) {
+	l.publishers = len(publishers)
+	l.from, l.until = warm, warm+measure
+	l.start = time.Now()
+	var sending, receiving sync.WaitGroup
+	for _, c := range receivers {
+		receiving.Go(func() {
+			if err := l.receive(c, want); err != nil {
+				l.fail(err)
+			}
+		})
+	}
+	for i, c := range publishers {
+		sending.Go(func() {
+			if err := l.publish(c, i); err != nil {
+				l.fail(err)
+			}
+		})
+	}
+	time.Sleep(warm)
+	before = s.usage()
+	l.sleep(measure)
+	after = s.usage()
+	l.stop.Store(true)
+	sending.Wait()
+	receiving.Wait()
+	if err := l.failed.Load(); err != nil {
+		return before, after, *err
+	}
+	return before, after, nil
+}
+
+// sleep ends early when a goroutine has failed.
+func (l *load) sleep(d time.Duration) {
+	for end := time.Now().Add(d); l.failed.Load() == nil; {
+		left := time.Until(end)
+		if left <= 0 {
+			return
+		}
+		time.Sleep(min(left, 50*time.Millisecond))
+	}
+}
+
+// quantile of values, which it sorts.
+func quantile(values []time.Duration, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[min(int(q*float64(len(values))), len(values)-1)].Seconds() * 1000
+}

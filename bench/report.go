@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// spread is the values of one column over the runs of a server.
+type spread struct{ median, low, high float64 }
+
+func spreadOf(values []float64) spread {
+	s := slices.Clone(values)
+	slices.Sort(s)
+	m := s[len(s)/2]
+	if len(s)%2 == 0 {
+		m = (m + s[len(s)/2-1]) / 2
+	}
+	return spread{m, s[0], s[len(s)-1]}
+}
+
+// gather returns a column of a workload for one server, false if it has none.
+func gather(records []record, workload, server, column string) (spread, bool) {
+	var values []float64
+	for _, r := range records {
+		if v, ok := r.Values[column]; ok && r.Workload == workload && r.Server == server {
+			values = append(values, v)
+		}
+	}
+	if len(values) == 0 {
+		return spread{}, false
+	}
+	return spreadOf(values), true
+}
+
+// show writes a number with three digits that count.
+func show(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 1000:
+		digits := fmt.Sprintf("%.0f", v)
+		if a >= 100_000 {
+			digits = fmt.Sprintf("%.0f", math.Round(v/1000)*1000)
+		}
+		for i := len(digits) - 3; i > 0; i -= 3 {
+			digits = digits[:i] + "," + digits[i:]
+		}
+		return digits
+	case a >= 100 || v == math.Trunc(v):
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// report writes a table for each workload: medians, and in brackets the lowest and
+// the highest run.
+func report(out io.Writer, o options, all []*kind, records []record) {
+	fmt.Fprintf(out, "Measured on %s on %s, %d processors, %s, %s, commit %s. Payloads of %d bytes; %d runs of %v each after %v of warming up, the servers by turns; medians, in brackets the lowest and the highest run. Generator and server share the processors.\n",
+		time.Now().Format("2006-01-02"), processor(), runtime.NumCPU(), kernel(), runtime.Version(), said("git", "describe", "--always", "--dirty"), o.size, o.runs, o.measure, o.warm)
+	var versions []string
+	for _, v := range []struct {
+		name string
+		text string
+	}{{"mosquitto", said(o.mosquitto, "-h")}, {"nats", said(o.nats, "-v")}} {
+		if line, _, _ := strings.Cut(v.text, "\n"); line != "" && slices.ContainsFunc(records, func(r record) bool { return strings.HasPrefix(r.Server, v.name) }) {
+			versions = append(versions, line)
+		}
+	}
+	if len(versions) > 0 {
+		fmt.Fprintf(out, "\nThe others: %s.\n", strings.Join(versions, "; "))
+	}
+	for _, w := range workloads() {
+		if !slices.ContainsFunc(records, func(r record) bool { return r.Workload == w.name }) {
+			continue
+		}
+		fmt.Fprintf(out, "\n### %s\n\n%s.\n\n| server | acknowledged means |", w.name, strings.ToUpper(w.says[:1])+w.says[1:])
+		for _, c := range w.columns {
+			fmt.Fprintf(out, " %s |", c)
+		}
+		fmt.Fprintf(out, " gatepost has |\n|%s\n", strings.Repeat("---|", len(w.columns)+3))
+		own, measured := gather(records, w.name, "gatepost", w.columns[0])
+		for _, k := range all {
+			if !slices.ContainsFunc(records, func(r record) bool { return r.Workload == w.name && r.Server == k.name }) {
+				continue
+			}
+			fmt.Fprintf(out, "| %s | %s |", k.name, k.says)
+			for i, c := range w.columns {
+				s, ok := gather(records, w.name, k.name, c)
+				switch {
+				case !ok:
+					fmt.Fprint(out, " - |")
+				case i == 0 && o.runs > 1:
+					fmt.Fprintf(out, " %s [%s-%s] |", show(s.median), show(s.low), show(s.high))
+				default:
+					fmt.Fprintf(out, " %s |", show(s.median))
+				}
+			}
+			if first, ok := gather(records, w.name, k.name, w.columns[0]); ok && measured && first.median > 0 {
+				fmt.Fprintf(out, " %s x |", show(own.median/first.median))
+			} else {
+				fmt.Fprint(out, " - |")
+			}
+			fmt.Fprintln(out)
+		}
+	}
+}
+
+// picture is the first column of the workloads as bars, the longest of each being
+// the whole width; those of servers that lose messages in a power cut are pale.
+func picture(all []*kind, records []record) []byte {
+	const width, left, bar, top = 860, 190, 18, 34
+	var b bytes.Buffer
+	y := 10
+	for _, w := range workloads() {
+		var rows []*kind
+		longest := 0.0
+		for _, k := range all {
+			if s, ok := gather(records, w.name, k.name, w.columns[0]); ok {
+				rows = append(rows, k)
+				longest = max(longest, s.median)
+			}
+		}
+		if len(rows) == 0 || longest == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, `<text x="10" y="%d" font-weight="bold">%s: %s</text>`+"\n", y+14, w.name, w.columns[0])
+		y += top - 10
+		for _, k := range rows {
+			s, _ := gather(records, w.name, k.name, w.columns[0])
+			colour := "#9db8d9"
+			if k.durable {
+				colour = "#2f6db5"
+			}
+			if k.publishOnly {
+				colour = "#b8b8b8"
+			}
+			length := s.median / longest * (width - left - 110)
+			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%s</text>`+"\n",
+				left-8, y+bar-5, k.name, left, y, length, bar-4, colour, left+length+6, y+bar-5, show(s.median))
+			y += bar
+		}
+		y += 14
+	}
+	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">
+<rect width="100%%" height="100%%" fill="white"/>
+%s<text x="10" y="%d" fill="#555">dark: acknowledged means synced; pale: lost in a power cut; grey: floors, which keep and deliver nothing</text>
+</svg>
+`, width, y+30, b.String(), y+14)
+}
+
+func processor() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+func kernel() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	release, _, _ := strings.Cut(strings.TrimSpace(string(text)), "-")
+	return "Linux " + release
+}
+
+// said is what a program prints, trimmed; "" if it cannot be run.
+func said(name string, args ...string) string {
+	text, _ := exec.Command(name, args...).CombinedOutput()
+	return strings.TrimSpace(string(text))
+}
