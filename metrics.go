@@ -14,6 +14,7 @@ import (
 func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.GaugeFunc("gatepost_info", "1, with the version as a label.", func() float64 { return 1 }, "version", version)
 	r.GaugeFunc("gatepost_goroutines", "Goroutines.", func() float64 { return float64(runtime.NumGoroutine()) })
+	r.Runtime()
 	r.GaugeFunc("gatepost_memory_limit_bytes", "Budget of the process.", func() float64 { return float64(cfg.Memory.Limit) })
 
 	stats := b.committer.Stats
