@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"runtime"
-	rt "runtime/metrics"
 	"sync/atomic"
 
 	"gatepost/config"
@@ -16,8 +14,7 @@ import (
 // register gives the parts' counters their public names.
 func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	r.GaugeFunc("gatepost_info", "1, with the version as a label.", func() float64 { return 1 }, "version", version)
-	r.GaugeFunc("gatepost_goroutines", "Goroutines.", func() float64 { return float64(runtime.NumGoroutine()) })
-	r.GaugeFunc("gatepost_gc_percent", "How much the heap may grow between two collections.", runtimeValue("/gc/gogc:percent"))
+	r.Runtime()
 	r.GaugeFunc("gatepost_memory_limit_bytes", "Budget of the process.", func() float64 { return float64(cfg.Memory.Limit) })
 
 	stats := b.committer.Stats
@@ -219,17 +216,5 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 	} {
 		value := sockets(g.of)
 		r.GaugeFunc(g.name, g.help, func() float64 { return float64(value()) })
-	}
-}
-
-// runtimeValue reads a whole number that the Go runtime keeps of itself.
-func runtimeValue(name string) func() float64 {
-	return func() float64 {
-		sample := []rt.Sample{{Name: name}}
-		rt.Read(sample)
-		if sample[0].Value.Kind() != rt.KindUint64 {
-			return 0
-		}
-		return float64(sample[0].Value.Uint64())
 	}
 }

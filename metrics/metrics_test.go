@@ -318,3 +318,25 @@ func BenchmarkWritePrometheus(b *testing.B) {
 		r.WritePrometheus(io.Discard)
 	}
 }
+
+func TestTheRuntimeCountsAllocations(t *testing.T) {
+	r := NewRegistry()
+	r.Runtime()
+	mallocs := func() int {
+		var b strings.Builder
+		var all map[string]int
+		if r.WriteJSON(&b) != nil || json.Unmarshal([]byte(b.String()), &all) != nil {
+			t.Fatal(b.String())
+		}
+		return all["gatepost_go_mallocs_total"]
+	}
+	const n = 100_000
+	kept := make([]*[64]byte, n) // on the heap, because it is kept
+	before := mallocs()
+	for i := range kept {
+		kept[i] = new([64]byte)
+	}
+	if grown := mallocs() - before; grown < n-1000 || grown > n+n/10 {
+		t.Errorf("%d objects made, %d counted", len(kept), grown)
+	}
+}

@@ -24,6 +24,8 @@ need npm npm
 need e2fsprogs mkfs.ext4 fsck.ext4 # file systems that lose power
 need mount mount umount losetup
 need util-linux mkfs
+need strace strace                # what a message costs, in system calls
+need valgrind valgrind callgrind_control # and in instructions
 need systemd-container systemd-nspawn # a systemd as PID 1
 need mmdebstrap mmdebstrap        # the Debian around it
 need systemd systemd-analyze      # what it thinks of the units
