@@ -13,7 +13,8 @@ import (
 )
 
 // kinds is every server that can be measured: Gatepost first, then the floors, then
-// the peers, each as it comes and as durable as it gets.
+// the peers, each as it comes and as durable as it gets. With --vary it is Gatepost
+// alone, once for each value.
 func kinds(o options) []*kind {
 	self, _ := os.Executable()
 	private, err := wukong.NewPrivateKey()
@@ -49,6 +50,16 @@ func kinds(o options) []*kind {
 				return nil
 			},
 		}
+	}
+	if len(o.vary) > 0 {
+		var all []*kind
+		for _, v := range o.vary {
+			key, values, _ := strings.Cut(v, "=")
+			for value := range strings.SplitSeq(values, ",") {
+				all = append(all, gatepost(key+"="+value, "synced", "off", "--set", key+"="+value))
+			}
+		}
+		return all
 	}
 	bare := func(way, says string, durable bool) *kind {
 		return &kind{

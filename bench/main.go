@@ -18,6 +18,7 @@ type options struct {
 	work                      string // where servers have their directories
 	warm, measure             time.Duration
 	runs, size                int
+	vary                      []string // KEY=VALUE,VALUE...: Gatepost with each
 }
 
 // record is one run, as a line of JSON.
@@ -48,6 +49,13 @@ func run() error {
 	flag.BoolVar(&peers, "peers", false, "measure the others too")
 	flag.StringVar(&only, "workloads", "", "`NAMES` to run, separated by commas (default: all)")
 	flag.StringVar(&servers, "servers", "", "`NAMES` to run, separated by commas (default: all that --peers allows)")
+	flag.Func("vary", "`KEY=VALUE,VALUE...`: measure Gatepost with each value of a key of its configuration, and nothing else; again for more keys", func(s string) error {
+		if !strings.Contains(s, "=") {
+			return errors.New("KEY=VALUE is needed")
+		}
+		o.vary = append(o.vary, s)
+		return nil
+	})
 	flag.IntVar(&o.runs, "runs", 5, "runs of each, the servers by turns")
 	flag.IntVar(&o.size, "size", 256, "`BYTES` of a payload")
 	flag.DurationVar(&o.warm, "warm", time.Second, "time before measuring")

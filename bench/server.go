@@ -60,7 +60,7 @@ func freeAddr() (string, error) {
 func (k *kind) start(work string, env ...string) (*server, error) {
 	s := &server{kind: k, exited: make(chan error, 1)}
 	var err error
-	if s.dir, err = os.MkdirTemp(work, k.name+"-"); err != nil {
+	if s.dir, err = os.MkdirTemp(work, "server-"); err != nil {
 		return nil, err
 	}
 	if s.addr, err = freeAddr(); err != nil {

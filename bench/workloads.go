@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,7 +21,7 @@ type workload struct {
 
 func everybody(*kind) bool  { return true }
 func delivers(k *kind) bool { return !k.publishOnly }
-func ours(k *kind) bool     { return k.name == "gatepost" }
+func ours(k *kind) bool     { return k.name == "gatepost" || strings.Contains(k.name, "=") }
 
 func workloads() []workload {
 	return []workload{
