@@ -176,6 +176,9 @@ func (s *Store) write(f *frozen) error {
 	if err != nil {
 		return err
 	}
+	if err := s.meta.room(s.sizeOfMeta(f, last)); err != nil {
+		return err
+	}
 	return s.meta.update(func(tx *metaTx) error { return s.writeMeta(tx, f, last) })
 }
 
@@ -388,6 +391,23 @@ func (s *Store) readRun(at message.Location, size, run int, ch *message.Channel,
 	ref.count += uint32(run)
 	ref.newest = newest
 	return true, nil
+}
+
+// sizeOfMeta is the most that writeMeta writes.
+func (s *Store) sizeOfMeta(f *frozen, answers []byte) int64 {
+	const fixed = 1 << 10 // what else has a size that does not grow
+	keys := 0
+	for _, key := range f.deletes {
+		keys += len(key)
+	}
+	for _, key := range s.void {
+		keys += len(key)
+	}
+	for _, p := range s.try.answers {
+		keys += len(p.key())
+	}
+	entries := len(f.deletes) + len(f.numbers) + len(f.states) + len(f.users) + len(s.void) + len(s.try.answers)
+	return entrySizeMax(keys+8*len(f.numbers), len(f.bytes)+len(s.page)+len(answers)) + int64(entries)*entryHeaderMax + fixed
 }
 
 // writeMeta fills a checkpoint's transaction; answers are the last part of them.

@@ -121,14 +121,20 @@ func RestoreImage(dir string, text []byte) error {
 		m.close()
 		return fmt.Errorf("cannot restore the metadata: there are some in %s", dir)
 	}
-	err = m.update(func(tx *metaTx) error {
-		for _, e := range all {
-			if err := tx.put(string(e.bucket), e.key, e.value); err != nil {
-				return err
+	size := int64(0)
+	for _, e := range all {
+		size += entrySizeMax(len(e.key), len(e.value))
+	}
+	if err = m.room(size); err == nil {
+		err = m.update(func(tx *metaTx) error {
+			for _, e := range all {
+				if err := tx.put(string(e.bucket), e.key, e.value); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	if cerr := m.close(); err == nil && cerr != nil {
 		err = fmt.Errorf("cannot close the metadata: %w", cerr)
 	}

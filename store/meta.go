@@ -35,9 +35,12 @@ const (
 	dataName       = "0.dat"
 	bucketsName    = "bucket.Meta"
 
-	// metaSegment is the size to which the library makes its data file, as a
-	// hole. Compaction keeps what is in it far below.
+	// metaSegment is the least size to which the library makes its data file, as
+	// a hole. It would begin a second file, which nobody here reads, when this one
+	// is full: a generation that begins with much gets a file of roomOf times as
+	// much, and is compacted when half of that is written.
 	metaSegment = 256 << 20
+	roomOf      = 8
 	// damagedKey is in the first bucket of metadata that were salvaged, until
 	// somebody has made up for what is missing: a crash must not hide that.
 	damagedKey = "damaged"
@@ -51,7 +54,7 @@ type metaOptions struct {
 	Dir     string
 	Buckets []string // never reorder or remove: their ids are their places
 	NoSync  bool
-	Segment int64 // size of the data file, a hole; 0: metaSegment
+	Segment int64 // least size of the data file, a hole; 0: metaSegment
 	again   bool  // they were open before: it is an error that there are none
 	Logger  *slog.Logger
 	fail    func(step string) error // for tests; nil: nothing fails
@@ -70,20 +73,27 @@ type meta struct {
 	o       metaOptions
 	number  uint64 // of the generation
 	db      *nutsdb.DB
+	segment int64 // size of its data file
 	written int64 // bytes in the data file
 	live    int64 // of them in use when they were last counted
 	failed  error
 }
 
-// metaTx is one transaction.
+// metaTx is one transaction. Without tx it only counts.
 type metaTx struct {
 	tx   *nutsdb.Tx
 	size int64
 }
 
+// entrySizeMax is the most that an entry takes in the data file.
+func entrySizeMax(key, value int) int64 { return int64(key+value) + entryHeaderMax }
+
 // put sets a key.
 func (t *metaTx) put(bucket string, key, value []byte) error {
-	t.size += int64(len(key)+len(value)) + entryHeaderMax
+	t.size += entrySizeMax(len(key), len(value))
+	if t.tx == nil {
+		return nil
+	}
 	return t.tx.Put(bucket, slices.Clone(key), slices.Clone(value), nutsdb.Persistent)
 }
 
@@ -99,7 +109,10 @@ func (t *metaTx) get(bucket string, key []byte) ([]byte, error) {
 
 // delete removes a key, if it is there.
 func (t *metaTx) delete(bucket string, key []byte) error {
-	t.size += int64(len(key)) + entryHeaderMax
+	t.size += entrySizeMax(len(key), 0)
+	if t.tx == nil {
+		return nil
+	}
 	if err := t.tx.Delete(bucket, slices.Clone(key)); err != nil && !errors.Is(err, nutsdb.ErrKeyNotFound) && !errors.Is(err, nutsdb.ErrNotFoundKey) {
 		return err
 	}
@@ -151,12 +164,12 @@ func (m *meta) open() (report metaReport, err error) {
 			report.lost = true
 			report.reasons = append(report.reasons, fmt.Sprintf("metadata: no generation is in %s", m.o.Dir))
 		}
-		return report, m.begin(1, nil)
+		return report, m.begin(1, nil, 0)
 	}
 	if unfinished, err := m.unfinished(numbers, wrong); unfinished || err != nil {
 		report.fresh = unfinished
 		if err == nil {
-			err = m.begin(1, nil)
+			err = m.begin(1, nil, 0)
 		}
 		return report, err
 	}
@@ -189,7 +202,7 @@ func (m *meta) open() (report metaReport, err error) {
 				found.salvage[first] = make(map[string][]byte)
 			}
 			found.salvage[first][damagedKey] = []byte{1}
-			if err := m.begin(highest+1, found.salvage); err != nil {
+			if err := m.begin(highest+1, found.salvage, 0); err != nil {
 				return report, err
 			}
 			return report, m.setAside(numbers)
@@ -197,7 +210,7 @@ func (m *meta) open() (report metaReport, err error) {
 		if found.transactions == 0 && len(found.reasons) > 0 {
 			break
 		}
-		if err := m.use(number); err != nil {
+		if err := m.use(number, m.written); err != nil {
 			return report, err
 		}
 		if number != current || wrong != "" {
@@ -222,7 +235,7 @@ func (m *meta) open() (report metaReport, err error) {
 	if err := m.setAside(numbers); err != nil {
 		return report, err
 	}
-	return report, m.begin(numbers[len(numbers)-1]+1, nil)
+	return report, m.begin(numbers[len(numbers)-1]+1, nil, 0)
 }
 
 // unfinished reports whether all there is was left by a first start that did
@@ -366,8 +379,9 @@ func (m *meta) setAside(numbers []uint64) error {
 // contents is keys and values by bucket.
 type contents map[string]map[string][]byte
 
-// begin makes a new generation with some contents, and CURRENT name it.
-func (m *meta) begin(number uint64, with contents) error {
+// begin makes a new generation with some contents, and with room for more bytes,
+// and CURRENT name it.
+func (m *meta) begin(number uint64, with contents, more int64) error {
 	if err := os.RemoveAll(m.dir(number)); err != nil {
 		return err
 	}
@@ -377,7 +391,13 @@ func (m *meta) begin(number uint64, with contents) error {
 	if err := m.o.fail("begin"); err != nil {
 		return err
 	}
-	if err := m.use(number); err != nil {
+	size := more
+	for _, bucket := range with {
+		for key, value := range bucket {
+			size += entrySizeMax(len(key), len(value))
+		}
+	}
+	if err := m.use(number, size); err != nil {
 		return err
 	}
 	if err := m.syncDir(m.dir(number)); err != nil {
@@ -403,8 +423,9 @@ func (m *meta) begin(number uint64, with contents) error {
 	return err
 }
 
-// use opens a generation that is in order.
-func (m *meta) use(number uint64) (err error) {
+// use opens a generation that is in order, with so many bytes in it now or soon.
+func (m *meta) use(number uint64, size int64) (err error) {
+	m.segment = max(m.o.Segment, roomOf*size)
 	dir := m.dir(number)
 	want := bucketList(m.o.Buckets)
 	have, err := os.ReadFile(filepath.Join(dir, bucketsName))
@@ -421,7 +442,7 @@ func (m *meta) use(number uint64) (err error) {
 	o.RWMode = nutsdb.FileIO
 	o.EntryIdxMode = nutsdb.HintKeyValAndRAMIdxMode
 	o.SyncEnable = !m.o.NoSync
-	o.SegmentSize = m.o.Segment
+	o.SegmentSize = m.segment
 	o.CommitBufferSize = 64 << 10
 	o.MergeInterval = 0
 	o.EnableMergeV2 = false
@@ -452,7 +473,13 @@ func (m *meta) update(f func(tx *metaTx) error) error {
 	if err == nil {
 		err = m.db.Update(func(tx *nutsdb.Tx) error {
 			t.tx = tx
-			return f(t)
+			if err := f(t); err != nil {
+				return err
+			}
+			if m.written+t.size > m.segment {
+				return fmt.Errorf("a transaction of %d bytes behind %d does not fit into a data file of %d, and may not span two", t.size, m.written, m.segment)
+			}
+			return nil
 		})
 	}
 	if err != nil {
@@ -505,14 +532,26 @@ func (m *meta) size() int64 {
 }
 
 // grown reports whether compaction is worth it, or due: no transaction may span
-// two files. How much lives is not known behind a start: all then counts as
+// two files. It is a step that grows with all there is, so it comes only after
+// as much again was written several times. How much lives is not known behind a start: all then counts as
 // alive, so that without the second bound restarts could put it off until the
 // file is full.
-func (m *meta) grown() bool { return m.written > min(max(compactAt, 4*m.live), m.o.Segment/2) }
+func (m *meta) grown() bool { return m.written > min(max(compactAt, 4*m.live), m.segment/2) }
+
+// room makes sure that a transaction of so many bytes has room in the data file.
+func (m *meta) room(size int64) error {
+	if m.failed != nil || m.written+size <= m.segment {
+		return nil // an update will say what has failed
+	}
+	return m.compactFor(size)
+}
 
 // compact copies what lives into a new generation. After a crash at any point
 // one of the two is in use.
-func (m *meta) compact() error {
+func (m *meta) compact() error { return m.compactFor(0) }
+
+// compactFor is compact for metadata that are about to grow by so many bytes.
+func (m *meta) compactFor(more int64) error {
 	if m.failed != nil {
 		return m.failed
 	}
@@ -528,7 +567,7 @@ func (m *meta) compact() error {
 	}
 	old, before := m.db, m.number
 	m.written = 0
-	err := m.begin(before+1, all)
+	err := m.begin(before+1, all, more)
 	if err == nil {
 		err = m.o.fail("remove")
 	}

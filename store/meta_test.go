@@ -433,3 +433,102 @@ func TestDamagedMetaIsSetAsideAtTheNextStart(t *testing.T) {
 	}
 	glob(t, dir, "quarantine/meta-0000000000000001/0.dat")
 }
+
+// More lives than the data file of a small box has room for: the file grows with
+// it, so that no transaction spans two, and compaction stays as rare as before.
+func TestMetadataThatOutgrowTheDataFile(t *testing.T) {
+	dir := t.TempDir()
+	m, _ := openTestMeta(t, dir)
+	const keys, rounds = 3000, 40
+	value := strings.Repeat("v", 1000) // 3 MB of keys live, in files that begin with 1 MiB
+	compactions := 0
+	grow := func() {
+		if !m.grown() {
+			return
+		}
+		if err := m.compact(); err != nil {
+			t.Fatal(err)
+		}
+		compactions++
+	}
+	for i := 0; i < keys; i += 100 {
+		var pairs []string
+		for k := range 100 {
+			pairs = append(pairs, fmt.Sprintf("key%05d", i+k), value)
+		}
+		put(t, m, "one", pairs...)
+		grow()
+	}
+	compactions = 0
+	for i := range rounds { // 100 KB each
+		var pairs []string
+		for k := range 100 {
+			pairs = append(pairs, fmt.Sprintf("key%05d", k), fmt.Sprint(i, value))
+		}
+		put(t, m, "one", pairs...)
+		grow()
+	}
+	if compactions > 2 {
+		t.Errorf("%d compactions of %d MB for %d transactions of 100 KB", compactions, keys/1000, rounds)
+	}
+	files, err := filepath.Glob(filepath.Join(m.dir(m.number), "*.dat"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("the generation has the files %v, want one: %v", files, err)
+	}
+	m.close()
+	for range 2 { // the second time as it was left by the first
+		var report metaReport
+		if m, report = openTestMeta(t, dir); report.damaged || report.lost || len(report.reasons) > 0 {
+			t.Fatalf("%+v", report)
+		}
+		if all := m.all(t); len(all) != keys || all["one/key00007"] != fmt.Sprint(rounds-1, value) {
+			t.Fatalf("%d keys of %d are there, key 7 is %.20s", len(all), keys, all["one/key00007"])
+		}
+		put(t, m, "two", "again", "")
+		m.update(func(tx *metaTx) error { return tx.delete("two", []byte("again")) })
+		m.close()
+	}
+}
+
+// One transaction that is larger than the file: a checkpoint of very many
+// channels, or what is restored.
+func TestATransactionLargerThanTheDataFile(t *testing.T) {
+	dir := t.TempDir()
+	m, _ := openTestMeta(t, dir)
+	put(t, m, "one", "a", "first")
+	var pairs []string
+	for i := range 300 {
+		pairs = append(pairs, fmt.Sprintf("key%05d", i), strings.Repeat("v", 10_000))
+	}
+	if err := m.room(4 << 20); err != nil {
+		t.Fatal(err)
+	}
+	put(t, m, "one", pairs...)
+	put(t, m, "one", "b", "last")
+	m.close()
+	m, report := openTestMeta(t, dir)
+	if all := m.all(t); len(all) != 302 || all["one/a"] != "first" || all["one/b"] != "last" || len(report.reasons) > 0 {
+		t.Errorf("%d keys of 302 are there: %+v", len(all), report)
+	}
+	// Nobody made room: it is refused, and what was there stays.
+	var huge []string
+	for i := range 4000 {
+		huge = append(huge, fmt.Sprintf("huge%05d", i), strings.Repeat("v", 10_000))
+	}
+	err := m.update(func(tx *metaTx) error {
+		for i := 0; i < len(huge); i += 2 {
+			if err := tx.put("one", []byte(huge[i]), []byte(huge[i+1])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "does not fit") {
+		t.Errorf("a transaction that spans two files: %v", err)
+	}
+	m.close()
+	m, report = openTestMeta(t, dir)
+	if all := m.all(t); len(all) != 302 || len(report.reasons) > 0 {
+		t.Errorf("%d keys of 302 are there: %+v", len(all), report)
+	}
+}

@@ -353,6 +353,13 @@ func (s *Store) rebuild(cp checkpoint, ahead bool, report *Report) error {
 	if c.newest.number != cp.number {
 		c.newest.keep, c.newest.secret = c.newest.generation, cp.secret
 	}
+	var all metaTx // counts
+	if err := c.write(&all); err != nil {
+		return err
+	}
+	if err := s.meta.room(all.size); err != nil {
+		return err
+	}
 	return s.meta.update(c.write)
 }
 
