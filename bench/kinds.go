@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"gatepost/wukong"
 )
@@ -39,7 +40,14 @@ func kinds(o options) []*kind {
 			},
 			group: func(s *server, name string, members []string) error {
 				body, _ := json.Marshal(map[string]any{"channel_id": name, "channel_type": 2, "subscribers": members})
-				answer, err := http.Post("http://"+s.http+"/channel", "application/json", bytes.NewReader(body))
+				var answer *http.Response
+				var err error
+				for range 1000 { // HTTP listens a little later than the rest
+					if answer, err = http.Post("http://"+s.http+"/channel", "application/json", bytes.NewReader(body)); err == nil {
+						break
+					}
+					time.Sleep(time.Millisecond)
+				}
 				if err != nil {
 					return err
 				}
