@@ -205,7 +205,7 @@ func (g *growth) group() {
 // stored: publishing to 500 channels, and pages of 100 from random places of
 // what is stored.
 func (g *growth) stored() {
-	const senders, channels, windows, pages, page = 50, 500, 100, 300, 100
+	const senders, channels, windows, pages, page = 50, 500, 20, 300, 100
 	b := start(g.t, large)
 	r := random(g.t)
 	var all []*marcher
