@@ -19,6 +19,8 @@
 //	GATEPOST_STRICT=1  a test that this machine cannot run (no root, no loop
 //	                   devices, no Node) fails instead of being skipped
 //	GATEPOST_KEEP=1    keep the data directories of failed tests
+//	GATEPOST_GROWTH    directory for the table and the drawing of TestGrowth, which
+//	                   is skipped without it; scripts/growth.sh sets it
 //
 // The long form takes longer than the ten minutes after which go test gives
 // up: run it with -timeout 3h.

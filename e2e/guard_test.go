@@ -35,6 +35,7 @@ type marcher struct {
 	done     chan struct{}
 	out      []byte
 	noise    *rand.ChaCha8
+	took     []time.Duration // of each window
 }
 
 const guardWindow, guardPayload = 64, 256
@@ -64,11 +65,13 @@ func (m *marcher) march(windows int) error {
 			m.noise.Read(noise)
 			m.out = m.make(m.out, send{channel: m.channels[m.sent%len(m.channels)], kind: m.kind, no: strconv.Itoa(m.sent)}, payload)
 		}
+		began := time.Now()
 		if err := m.write(m.out); err != nil {
 			return err
 		}
 		select {
 		case <-m.done:
+			m.took = append(m.took, time.Since(began))
 		case <-time.After(never):
 			return fmt.Errorf("%s waits for %d answers: %v", m.uid, m.left.Load(), m.alive())
 		}
