@@ -286,16 +286,25 @@ func (g *growth) connections() {
 	}
 }
 
+// cheapest is the least cost on each axis. The first point is not it where few
+// send, and groups of the log are small.
+func cheapest(rows []growthRow) map[string]float64 {
+	least := map[string]float64{}
+	for _, r := range rows {
+		if c, ok := least[r.axis]; !ok || r.cpu < c {
+			least[r.axis] = r.cpu
+		}
+	}
+	return least
+}
+
 // growthTable is Markdown.
 func growthTable(rows []growthRow) string {
 	var s strings.Builder
-	s.WriteString("| what grows | to | server CPU µs | × the first | rounds, from to | p50 | RSS MiB |\n|---|---|---|---|---|---|---|\n")
-	first := map[string]float64{}
+	least := cheapest(rows)
+	s.WriteString("| what grows | to | server CPU µs | × the least | rounds, from to | p50 | RSS MiB |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
-		if first[r.axis] == 0 {
-			first[r.axis] = r.cpu
-		}
-		fmt.Fprintf(&s, "| %s | %s | %.2f a %s | %.1f | %.2f-%.2f | %s | %d |\n", r.axis, thousands(r.n), r.cpu, r.unit, r.cpu/first[r.axis], r.least, r.most, r.p50.Round(10*time.Microsecond), r.rss>>20)
+		fmt.Fprintf(&s, "| %s | %s | %.2f a %s | %.1f | %.2f-%.2f | %s | %d |\n", r.axis, thousands(r.n), r.cpu, r.unit, r.cpu/least[r.axis], r.least, r.most, r.p50.Round(10*time.Microsecond), r.rss>>20)
 	}
 	return s.String()
 }
@@ -308,20 +317,21 @@ func thousands(n int) string {
 	return s
 }
 
-// growthPlot draws each cost as a multiple of its first, over powers of ten.
+// growthPlot draws each cost as a multiple of the least on its axis, over powers of
+// ten.
 func growthPlot(rows []growthRow) string {
 	const width, height, left, top, right, bottom = 760, 420, 60, 30, 190, 50
-	colours := []string{"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"}
+	colours := []string{"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2"}
 	var axes []string
 	points := map[string][]growthRow{}
-	least, most, dearest := math.Inf(1), 0.0, 2.0
+	least, most, dearest, base := math.Inf(1), 0.0, 2.0, cheapest(rows)
 	for _, r := range rows {
 		if points[r.axis] == nil {
 			axes = append(axes, r.axis)
 		}
 		points[r.axis] = append(points[r.axis], r)
 		least, most = min(least, math.Log10(float64(r.n))), max(most, math.Log10(float64(r.n)))
-		dearest = max(dearest, r.cpu/points[r.axis][0].cpu)
+		dearest = max(dearest, r.cpu/base[r.axis])
 	}
 	dearest = math.Ceil(dearest)
 	x := func(n float64) float64 { return left + (math.Log10(n)-least)/(most-least)*(width-left-right) }
@@ -329,7 +339,7 @@ func growthPlot(rows []growthRow) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height)
 	fmt.Fprintf(&s, `<rect width="%d" height="%d" fill="white"/>`+"\n", width, height)
-	fmt.Fprintf(&s, `<text x="%d" y="18">Processor time of the broker for one message, delivery or page, as a multiple of the first</text>`+"\n", left)
+	fmt.Fprintf(&s, `<text x="%d" y="18">Processor time of the broker for one message, delivery or page, as a multiple of the least</text>`+"\n", left)
 	for d := math.Ceil(least); d <= most; d++ {
 		at := x(math.Pow(10, d))
 		fmt.Fprintf(&s, `<path d="M%.1f %dV%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n",
@@ -342,7 +352,7 @@ func growthPlot(rows []growthRow) string {
 	for i, axis := range axes {
 		colour, line := colours[i%len(colours)], ""
 		for _, r := range points[axis] {
-			px, py := x(float64(r.n)), y(r.cpu/points[axis][0].cpu)
+			px, py := x(float64(r.n)), y(r.cpu/base[axis])
 			line += fmt.Sprintf(" %.1f,%.1f", px, py)
 			fmt.Fprintf(&s, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", px, py, colour)
 		}
