@@ -147,7 +147,9 @@ func disk(ctx context.Context, o *Options, r *Result) (err error) {
 }
 
 func create(dir, name string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	// The directory may be another user's: what has the name is not written through.
+	os.Remove(filepath.Join(dir, name))
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot measure the disk of the data directory: %w", err)
 	}

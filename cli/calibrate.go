@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,8 +62,17 @@ takes effect with the next start; remove the file to take it back.`)
 			return fmt.Errorf("cannot write the report: %w", err)
 		}
 	}
-	choices := result.Choices()
 	name := filepath.Join(*data, "calibrated.profile")
+	choices, refused := usable(result.Choices(), func(all []calibrate.Choice) error {
+		file, problems := hwprofile.Parse(name, calibrate.Text(all, &result, facts, env.Version, time.Now()), nil)
+		if len(problems) == 0 {
+			_, problems = config.CheckProfile(file, facts)
+		}
+		return errors.Join(problems...)
+	})
+	for _, err := range refused {
+		fmt.Fprintf(env.Stderr, "warning: %v\n", err)
+	}
 	if !*dry {
 		if err := replaceFile(name, calibrate.Text(choices, &result, facts, env.Version, time.Now())); err != nil {
 			return fmt.Errorf("cannot write the profile: %w", err)
@@ -72,6 +82,19 @@ takes effect with the next start; remove the file to take it back.`)
 		return printJSON(env, map[string]any{"measured": result, "choices": choices, "facts": facts, "written": !*dry})
 	}
 	return printChoices(env, *data, name, choices, *dry)
+}
+
+// usable leaves out choices that do not fit the rest of what this machine gets, its
+// memory above all, and says which.
+func usable(all []calibrate.Choice, check func([]calibrate.Choice) error) (kept []calibrate.Choice, refused []error) {
+	for _, c := range all {
+		if err := check(append(slices.Clip(kept), c)); err != nil {
+			refused = append(refused, fmt.Errorf("%s = %s measured best and is left out, it does not fit here: %w", c.Key, c.Value, err))
+			continue
+		}
+		kept = append(kept, c)
+	}
+	return kept, refused
 }
 
 // printChoices says what a profile changes.
@@ -110,11 +133,13 @@ func printChoices(env Env, data, name string, choices []calibrate.Choice, dry bo
 // replaceFile makes a file that is whole or the one before, whatever happens.
 func replaceFile(name string, text []byte) error {
 	next := name + ".new"
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	os.Remove(next) // the directory may be another user's: what has the name is not written through
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(text)
+	err = errors.Join(err, f.Chmod(0o644)) // the broker's user reads it, whatever the umask is
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(next, name)
 	}

@@ -56,16 +56,25 @@ func LoadAs(path string, flags map[string]string, facts func(data string) hwprof
 // load is Load without the outside world: files is how many descriptors the
 // process may open, 0 when that is unknown.
 func load(path string, file []byte, flags map[string]string, prof hwprofile.Profile, files uint64) (*Config, error) {
-	c, problems := defaults(prof)
-	if path != "" {
-		problems = append(problems, c.readTOML(path, file)...)
+	try := func(prof hwprofile.Profile) (*Config, error) {
+		c, problems := defaults(prof)
+		if path != "" {
+			problems = append(problems, c.readTOML(path, file)...)
+		}
+		problems = append(problems, c.readFlags(flags)...)
+		if len(problems) == 0 {
+			problems = c.check(prof, files)
+		}
+		return c, errors.Join(problems...)
 	}
-	problems = append(problems, c.readFlags(flags)...)
-	if len(problems) == 0 {
-		problems = c.check(prof, files)
+	c, err := try(prof)
+	if err != nil { // what was measured must not keep a box from starting
+		if without, ok := prof.WithoutMeasured(err); ok {
+			c, err = try(without)
+		}
 	}
-	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }

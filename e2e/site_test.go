@@ -60,7 +60,7 @@ func TestBusySite(t *testing.T) {
 	groups, people, says := pick(100, 1000), pick(300, 2000), pick(3_000, 60_000)
 	const size = 100
 	limit := int64(pick(128, 256)) << 20 // of small, and of a mid box: 100,000 memberships are too many for a small one
-	b := start(t, plain, small, set("memory.limit", fmt.Sprint(limit)+"B"), set("broker.max_channels", "60000"))
+	b := start(t, plain, smallBut("memory.limit", fmt.Sprint(limit)+"B", "broker.max_channels", fmt.Sprint(pick(30000, 60000))))
 	r := random(t)
 	s := &site{}
 	for i := range people {

@@ -2,20 +2,30 @@ package e2e
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 )
 
 // small makes the broker as small as the profile of a small box.
-func small(b *broker) {
-	for _, kv := range [][2]string{
+func small(b *broker) { smallBut()(b) }
+
+// smallBut is small with other values for some keys.
+func smallBut(other ...string) option {
+	values := [][2]string{
 		{"memory.limit", "128MiB"}, {"net.loops", "1"}, {"net.ring_pool", "16MiB"}, {"net.out_limit", "128KiB"},
 		{"queue.log_bytes", "4MiB"}, {"queue.apply_bytes", "4MiB"}, {"queue.mailbox_bytes", "2MiB"},
 		{"queue.log_items", "2048"}, {"queue.apply_items", "512"}, {"queue.mailbox_items", "2048"},
 		{"broker.dedup_window", "50000"}, {"broker.max_channels", "30000"}, {"session.inflight_max", "256"}, {"session.inflight_total", "65536"},
 		{"wal.group_bytes", "512KiB"}, {"wal.roll_size", "8MiB"}, {"net.max_connections", "5000"}, {"memory.gc_percent", "50"},
-	} {
-		set(kv[0], kv[1])(b)
+	}
+	return func(b *broker) {
+		for _, kv := range values {
+			if i := slices.Index(other, kv[0]); i >= 0 {
+				kv[1] = other[i+1]
+			}
+			set(kv[0], kv[1])(b)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -188,16 +189,20 @@ func As(name string) (Facts, error) {
 
 // Extend lays the files of a machine over what is in the binary: *.profile of a
 // directory in the order of their names, as far as their [match] holds, then
-// calibrated.profile beside the directory and in the data directory.
+// calibrated.profile beside the directory and in the data directory. What was
+// measured and cannot be used is left out with a warning: a box starts without it
+// as it did before.
 func (p *Profile) Extend(dir, data string) error {
-	names, err := filepath.Glob(filepath.Join(dir, "*.profile"))
-	if err != nil {
-		return fmt.Errorf("cannot list the profiles in %s: %w", dir, err)
+	entries, err := os.ReadDir(dir) // in the order of their names
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot list the profiles: %w", err)
 	}
-	sort.Strings(names)
 	var problems []error
-	for _, name := range names {
-		f, errs := ReadFile(name)
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") || filepath.Ext(entry.Name()) != ".profile" {
+			continue
+		}
+		f, errs := ReadFile(filepath.Join(dir, entry.Name()))
 		problems = append(problems, errs...)
 		taken, why := true, "it has no [match]"
 		if len(f.Match) > 0 {
@@ -217,9 +222,10 @@ func (p *Profile) Extend(dir, data string) error {
 			continue
 		}
 		f, errs := ReadFile(name)
-		problems = append(problems, errs...)
-		f.Kind = "calibrated"
+		f.Kind = measured
 		if len(errs) > 0 {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("%s is ignored: %v; run gatepost calibrate again", name, errors.Join(errs...)))
+			p.choose(f, false, "it cannot be used")
 			continue
 		}
 		if why := p.Facts.changed(f.Measure); why != "" {
@@ -231,6 +237,27 @@ func (p *Profile) Extend(dir, data string) error {
 		p.Layers = append(p.Layers, f)
 	}
 	return errors.Join(problems...)
+}
+
+// measured is the kind of a file that gatepost calibrate has written.
+const measured = "calibrated"
+
+// WithoutMeasured is the profile without what was measured, and a warning that says
+// why; false if there was nothing of it.
+func (p Profile) WithoutMeasured(why error) (Profile, bool) {
+	layers := slices.DeleteFunc(slices.Clone(p.Layers), func(f File) bool { return f.Kind == measured })
+	if len(layers) == len(p.Layers) {
+		return p, false
+	}
+	p.Layers = layers
+	p.Choices = slices.Clone(p.Choices)
+	for i := range p.Choices {
+		if p.Choices[i].Kind == measured {
+			p.Choices[i].Taken, p.Choices[i].Why = false, "its values cannot be used"
+		}
+	}
+	p.Warnings = append(slices.Clip(p.Warnings), fmt.Sprintf("calibrated.profile is ignored, its values cannot be used here: %v; run gatepost calibrate again", why))
+	return p, true
 }
 
 // ReadFile reads a profile from a file; what it includes may lie beside it.

@@ -103,11 +103,17 @@ func Named(name string) (f File, ok bool) {
 // include; nil when there is none. Every problem is found and named with its
 // line; whether values are right is known to package config.
 func Parse(name string, text []byte, beside func(name string) ([]byte, error)) (File, []error) {
-	return parse(name, text, beside, nil)
+	left := maxIncludes
+	return parse(name, text, beside, nil, &left)
 }
 
-// parse is Parse for a file that others include: chain are their names.
-func parse(at string, text []byte, beside func(string) ([]byte, error), chain []string) (File, []error) {
+// maxIncludes is how many files one file may bring in, all together: two lines in
+// each of twenty-five would be millions.
+const maxIncludes = 32
+
+// parse is Parse for a file that others include: chain are their names, left is
+// how many more there may be.
+func parse(at string, text []byte, beside func(string) ([]byte, error), chain []string, left *int) (File, []error) {
 	f := File{Path: at, Name: strings.TrimSuffix(path.Base(at), ".profile")}
 	entries, err := settings.Parse(at, text)
 	if err != nil {
@@ -144,7 +150,7 @@ func parse(at string, text []byte, beside func(string) ([]byte, error), chain []
 	}
 	chain = append(chain, at)
 	for _, e := range f.include {
-		below, errs := f.included(e, beside, chain)
+		below, errs := f.included(e, beside, chain, left)
 		problems = append(problems, errs...)
 		f.Values = append(f.Values, below.Values...)
 		f.Advice = append(slices.Clip(below.Advice), f.Advice...)
@@ -154,7 +160,7 @@ func parse(at string, text []byte, beside func(string) ([]byte, error), chain []
 }
 
 // included reads what one line of include names.
-func (f *File) included(e settings.Entry, beside func(string) ([]byte, error), chain []string) (File, []error) {
+func (f *File) included(e settings.Entry, beside func(string) ([]byte, error), chain []string, left *int) (File, []error) {
 	name := e.Value.(string)
 	bad := func(format string, args ...any) []error {
 		return []error{fmt.Errorf("%s:%d: profile.include: %s", f.Path, e.Line, fmt.Sprintf(format, args...))}
@@ -185,7 +191,13 @@ func (f *File) included(e settings.Entry, beside func(string) ([]byte, error), c
 	if slices.Contains(chain, at) {
 		return File{}, bad("%q goes round in a circle: %s", name, strings.Join(append(slices.Clip(chain), at), " includes "))
 	}
-	return parse(at, text, beside, chain)
+	if *left--; *left < 0 {
+		if *left < -1 {
+			return File{}, nil // it was said
+		}
+		return File{}, bad("this is one more than the %d files that may be included", maxIncludes)
+	}
+	return parse(at, text, beside, chain, left)
 }
 
 // head is one line of [profile].

@@ -32,7 +32,7 @@ max_channels = 200000
 
 [session]
 inflight_max = 1024
-inflight_total = 131072
+inflight_total = 65536
 
 [memory]
 limit = "512MiB" # at most 40 % of what the machine or the control group has
