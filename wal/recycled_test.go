@@ -173,7 +173,6 @@ func secondLife(t *testing.T) (dir, file string, ends []int64) {
 	t.Helper()
 	dir = t.TempDir()
 	l, _ := again(t, dir, func(o *Options) { o.RollSize = 8000 })
-	l.grows = false // all into the one file
 	for i := range 30 {
 		add(t, l, fmt.Sprint("first life ", i, strings.Repeat("-", 150)))
 	}
