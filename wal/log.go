@@ -79,7 +79,6 @@ type Log struct {
 	engine engine // nil: there is no generation that may be appended to
 	rollAt int64  // size at which the next generation is tried
 	asked  bool   // a spare file is asked for, for the generation behind this one
-	grows  bool   // the file in use began empty, for want of a spare one
 	syncs  func(took time.Duration)
 
 	// The tests put their own in place of these.
@@ -88,7 +87,6 @@ type Log struct {
 
 	spares     sync.Mutex // guards the names of spare files
 	preparing  atomic.Bool
-	prepared   atomic.Bool   // there is a spare file that was made since the last begin
 	newest     atomic.Uint64 // generation that can be read
 	holds      atomic.Int32  // retire nothing while it is not 0
 	background sync.WaitGroup
@@ -324,14 +322,7 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 	body = l.at.end + prefix + headerSize
 	l.at.end += size
 	l.at.next++
-	half := l.roll / 2 // a box that is started often writes no file of zeros each time
-	if l.grows {
-		half = l.roll / 8 // each group costs a commit of the file system's journal until then
-		if l.prepared.Load() {
-			l.rollAt = l.at.end
-		}
-	}
-	if l.plain && !l.asked && l.at.end >= half {
+	if l.plain && !l.asked && l.at.end >= l.roll/2 { // a box that is started often writes no file of zeros each time
 		l.asked = true
 		l.prepare()
 	}
@@ -421,7 +412,6 @@ func (l *Log) begin() error {
 	l.rollAt = l.roll
 	l.files.ahead(number)
 	l.asked = false
-	l.prepared.Store(false)
 	return nil
 }
 

@@ -50,8 +50,8 @@ func sparePath(dir string, i int) string {
 }
 
 // openRecycled makes the file of a generation from a spare one. Where there is
-// none, at the first start or on a full disk, it begins empty and grows, until a
-// spare one is there: nobody waits for a file to be filled.
+// none, at the first start or on a full disk, it begins empty and grows: nobody
+// waits for a file to be filled.
 func (l *Log) openRecycled(dir string) (engine, error) {
 	path := filepath.Join(dir, segmentName)
 	if err := l.takeSpare(path); err != nil {
@@ -61,12 +61,6 @@ func (l *Log) openRecycled(dir string) (engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	l.grows = info.Size() < l.roll
 	return &recycled{file: f}, nil
 }
 
@@ -156,7 +150,6 @@ func (l *Log) prepare() {
 			l.logger.Warn("cannot prepare a file for the log, the next one is made when it is needed", "err", err)
 			return
 		}
-		l.prepared.Store(true)
 		l.logger.Debug("log file prepared", "bytes", l.roll, "took", time.Since(began))
 	})
 }

@@ -313,28 +313,6 @@ func TestRetiredFilesAreUsedAgain(t *testing.T) {
 	}
 }
 
-// Where there was no spare file the log does not grow to its full size: it goes
-// over to one as soon as that is filled.
-func TestAFileThatGrowsIsLeftEarly(t *testing.T) {
-	dir := t.TempDir()
-	l, _ := again(t, dir)
-	first := l.at.generation
-	var end int64
-	for i := 0; l.at.generation == first; i++ {
-		end = l.at.end
-		add(t, l, fmt.Sprint(i, strings.Repeat("z", 50)))
-		l.background.Wait()
-	}
-	if end > l.roll/2 {
-		t.Errorf("the first generation grew to %d bytes of %d", end, l.roll)
-	}
-	info, err := os.Stat(generationFile(dir, l.at.generation))
-	if err != nil || info.Size() < l.roll || l.grows {
-		t.Errorf("the second one has %d bytes, grows %t, %v", info.Size(), l.grows, err)
-	}
-	closeLog(t, l)
-}
-
 // The file that a version of today has written is read by all later ones.
 func TestOldRecycledFormat(t *testing.T) {
 	dir := t.TempDir()
