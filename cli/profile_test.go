@@ -2,9 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"testing"
+
+	"gatepost/calibrate"
 )
 
 // profile runs "gatepost profile ..." and returns what it printed.
@@ -86,5 +89,21 @@ func TestProfileCheck(t *testing.T) {
 	}
 	if code, _, said := profile(t, "check "+name+".gone"); code != exitFailed || !strings.Contains(said, "cannot read the profile") {
 		t.Errorf("exit code %d: %s", code, said)
+	}
+}
+
+// What measured best and does not fit the rest is left out, and the rest is kept.
+func TestCalibrateKeepsWhatFits(t *testing.T) {
+	all := []calibrate.Choice{{Key: "wal.engine", Value: `"tidwall"`}, {Key: "net.loops", Value: "4"}, {Key: "net.wait", Value: `"block"`}}
+	kept, refused := usable(all, func(some []calibrate.Choice) error {
+		for _, c := range some {
+			if c.Key == "net.loops" {
+				return errors.New("net.ring_pool = 8MiB divided by net.loops = 4 is too little")
+			}
+		}
+		return nil
+	})
+	if len(kept) != 2 || kept[1].Key != "net.wait" || len(refused) != 1 || !strings.Contains(refused[0].Error(), "net.loops = 4 measured best and is left out") {
+		t.Errorf("kept %v, refused %v", kept, refused)
 	}
 }
