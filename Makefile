@@ -67,6 +67,7 @@ debs ?= amd64=amd64 arm64=arm64 armhf=armv6
 deb: build $(if $(debs),cross) ## dist/gatepost_*.deb for Debian, Raspberry Pi OS and Armbian: amd64, arm64, armhf
 	rm -f dist/*.deb
 	$(foreach d,$(debs),scripts/deb.sh $(debversion) $(firstword $(subst =, ,$(d))) dist/gatepost-linux-$(lastword $(subst =, ,$(d))) dist/gatepost_$(debversion)_$(firstword $(subst =, ,$(d))).deb$(newline))
+	cd dist && sha256sum gatepost_*.deb >SHA256SUMS-deb
 
 package: cross ## build binaries and packages twice, look at what is in them, install, upgrade, remove and purge
 	scripts/package.sh

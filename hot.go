@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"net"
 	"os"
 	"time"
@@ -35,10 +36,37 @@ type inheritance struct {
 	conns     []int // as many as in the blob
 }
 
+// demandNames are the bits of handover.Blob.Demands: what a configuration can ask
+// for that those who came before did not have to show. With one more of them
+// nobody is taken over. New ones go behind.
+var demandNames = [...]string{
+	"session.token_auth is on",
+	"encryption is on",
+	"net.proxy_protocol is on",
+	"tcp is off",
+	"ws is off",
+}
+
+// demands returns those bits for a configuration and the sockets that came with it.
+func demands(cfg *config.Config, passed map[string][]int) (all byte) {
+	for i, on := range [len(demandNames)]bool{
+		cfg.Session.TokenAuth,
+		cfg.Encryption,
+		cfg.Net.ProxyProtocol,
+		cfg.TCP == "" && len(passed["tcp"]) == 0,
+		cfg.WS == "" && len(passed["ws"]) == 0,
+	} {
+		if on {
+			all |= 1 << i
+		}
+	}
+	return all
+}
+
 // inherit takes what the service manager kept, if it is for this box. Either way
 // the manager keeps it no longer: a process that starts after a crash of this one
 // must not find it.
-func inherit(parks, blobs []int, manager systemd.Manager, cfg *config.Config, logger *slog.Logger) *inheritance {
+func inherit(parks, blobs []int, demands byte, manager systemd.Manager, cfg *config.Config, logger *slog.Logger) *inheritance {
 	if len(parks)+len(blobs) == 0 {
 		return nil
 	}
@@ -56,7 +84,7 @@ func inherit(parks, blobs []int, manager systemd.Manager, cfg *config.Config, lo
 			trouble = err
 		}
 	}
-	in, err := believe(blobs, fds, trouble, cfg)
+	in, err := believe(blobs, fds, trouble, demands, cfg)
 	if err != nil {
 		logger.Warn("connections of the process before are closed", "sockets", len(fds), "reason", err)
 		handover.Close(fds)
@@ -66,7 +94,7 @@ func inherit(parks, blobs []int, manager systemd.Manager, cfg *config.Config, lo
 }
 
 // believe reads the blob and looks whether it and the descriptors fit this box.
-func believe(blobs, fds []int, trouble error, cfg *config.Config) (*inheritance, error) {
+func believe(blobs, fds []int, trouble error, demands byte, cfg *config.Config) (*inheritance, error) {
 	var p []byte
 	for i, fd := range blobs {
 		q, err := handover.Unseal(fd)
@@ -99,6 +127,9 @@ func believe(blobs, fds []int, trouble error, cfg *config.Config) (*inheritance,
 	if want := len(blob.Listeners) + len(blob.Conns); want != len(fds) {
 		return nil, fmt.Errorf("%w: it tells of %d sockets, %d are there", handover.ErrDamaged, want, len(fds))
 	}
+	if more := demands &^ blob.Demands; more != 0 {
+		return nil, fmt.Errorf("%s now, it was not when they came", demandNames[bits.TrailingZeros8(more)])
+	}
 	in := &inheritance{blob: blob, http: -1, conns: fds[len(blob.Listeners):]}
 	for i, l := range blob.Listeners {
 		if l.Kind == handover.HTTP {
@@ -123,20 +154,39 @@ func (in *inheritance) close() {
 	in.conns, in.http = nil, -1
 }
 
+// keep closes the listeners but those of kind and address that asked reports.
+// The others are in the way of what is asked for: the same port may be wanted for
+// another address or kind.
+func (in *inheritance) keep(asked func(kind handover.Kind, address string) bool) {
+	var rest []netio.Handed
+	i := 0
+	for _, l := range in.blob.Listeners {
+		fd, keep := in.http, asked(l.Kind, l.Asked)
+		if l.Kind != handover.HTTP {
+			fd = in.listeners[i].FD
+			if keep {
+				rest = append(rest, in.listeners[i])
+			}
+			i++
+		} else if !keep {
+			in.http = -1
+		}
+		if !keep {
+			handover.Close([]int{fd})
+		}
+	}
+	in.listeners = rest
+}
+
 // listenHTTP opens the listener for HTTP, or takes that of the process before.
 func (in *inheritance) listenHTTP(address string) (*net.TCPListener, error) {
 	if in != nil && in.http >= 0 {
-		for _, l := range in.blob.Listeners {
-			if l.Kind != handover.HTTP || l.Asked != address {
-				continue
-			}
-			f := os.NewFile(uintptr(in.http), "http") // which closes it; ln has a copy
-			in.http = -1
-			ln, err := net.FileListener(f)
-			f.Close()
-			if tcp, ok := ln.(*net.TCPListener); ok && err == nil {
-				return tcp, nil
-			}
+		f := os.NewFile(uintptr(in.http), "http") // which closes it; ln has a copy
+		in.http = -1
+		ln, err := net.FileListener(f)
+		f.Close()
+		if tcp, ok := ln.(*net.TCPListener); ok && err == nil {
+			return tcp, nil
 		}
 	}
 	ln, err := net.Listen("tcp", address)
@@ -162,6 +212,7 @@ func (b *box) takeOver(in *inheritance) {
 	b.core.TakeOver(in.blob.Secret)
 	conns, taken := in.conns, 0
 	in.conns = nil
+	var why error // of the first that is not taken
 	loops := b.server.Loops()
 	for i, fd := range conns {
 		to := loops[0]
@@ -174,13 +225,16 @@ func (b *box) takeOver(in *inheritance) {
 		if err == nil {
 			err = b.gates[to.Index()].Resume(c, in.blob.Conns[i].Session)
 		}
-		if err != nil {
-			b.logger.Warn("connection of the process before is closed", "reason", err)
-			continue
+		if err == nil {
+			taken++
+		} else if why == nil {
+			why = err
 		}
-		taken++
 	}
 	in.close()
+	if why != nil {
+		b.logger.Warn("connections of the process before are closed", "sockets", len(conns)-taken, "reason", why)
+	}
 	b.logger.Info("connections taken over", "connections", taken, "of", len(conns), "ms", time.Since(started).Milliseconds())
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gatepost/config"
+	"gatepost/handover"
 	"gatepost/netio"
 )
 
@@ -17,14 +18,15 @@ type door struct {
 	name    string // of a passed socket
 	address string // of the configuration, "" when off
 	ws, tls bool
+	kind    handover.Kind
 }
 
 func doors(cfg *config.Config) []door {
 	return []door{
-		{name: "tcp", address: cfg.TCP},
-		{name: "ws", address: cfg.WS, ws: true},
-		{name: "tls", address: cfg.TLS.TCP, tls: true},
-		{name: "wss", address: cfg.TLS.WS, ws: true, tls: true},
+		{name: "tcp", address: cfg.TCP, kind: handover.TCP},
+		{name: "ws", address: cfg.WS, ws: true, kind: handover.WS},
+		{name: "tls", address: cfg.TLS.TCP, tls: true, kind: handover.TLS},
+		{name: "wss", address: cfg.TLS.WS, ws: true, tls: true, kind: handover.WSS},
 	}
 }
 
@@ -33,6 +35,14 @@ func doors(cfg *config.Config) []door {
 // the process ends, and with it the sockets that were not looked at.
 func (b *box) listen(cfg *config.Config) error {
 	if b.before != nil {
+		b.before.keep(func(kind handover.Kind, address string) bool {
+			if kind == handover.HTTP {
+				return address == cfg.HTTP && len(b.passed["http"]) == 0
+			}
+			return slices.ContainsFunc(doors(cfg), func(d door) bool {
+				return d.kind == kind && d.address == address && len(b.passed[d.name]) == 0
+			})
+		})
 		b.server.Inherit(b.before.listeners)
 		defer b.server.Disinherit()
 	}

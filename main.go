@@ -49,7 +49,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if cfg.Net.Loops > message.MaxLoops {
 		return fmt.Errorf("cannot run %d loops: message ids have room for %d (net.loops)", cfg.Net.Loops, message.MaxLoops)
 	}
-	logger.Info("starting", "version", version, "data", cfg.Data)
+	logger.Info("starting", "version", version, "data", cfg.Data, "config", cfg.File)
 	for _, w := range cfg.Hardware.Warnings {
 		logger.Warn(w)
 	}
@@ -66,7 +66,8 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if b.passed, err = systemd.Passed(os.Getenv, os.Getpid()); err != nil {
 		return err
 	}
-	b.before = inherit(b.take(keptPark), b.take(keptBlob), manager, cfg, logger)
+	b.demands = demands(cfg, b.passed)
+	b.before = inherit(b.take(keptPark), b.take(keptBlob), b.demands, manager, cfg, logger)
 	begun := starting(manager, extendEvery, func(state string) { notify(logger, manager, state) }, b.progress.Load)
 	err = b.build(cfg)
 	begun()
@@ -118,6 +119,7 @@ type box struct {
 	progress  atomic.Int64            // of a start: records and blocks read
 	passed    map[string][]int        // descriptors of the service manager that nobody has taken yet
 	before    *inheritance            // what the process before left; nil: nothing
+	demands   byte                    // on who connects, see demandNames
 	core      *broker.Broker
 	store     *store.Store
 	log       *wal.Log
@@ -308,6 +310,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 	b.register(values, cfg)
 	b.outboxes = append(b.outboxes, b.api)
 	b.takeOver(b.before)
+	b.before = nil // as large as all that was unsent
 	return nil
 }
 
@@ -472,6 +475,7 @@ func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manag
 	var left *legacy // of a hot restart
 	if cfg.Net.HotRestart && manager.Present() && errors.Is(context.Cause(ctx), context.Canceled) {
 		left = &legacy{started: time.Now()}
+		left.blob.Demands = b.demands
 		if b.plainHTTP != nil {
 			b.httpFD = handover.DupListener(b.plainHTTP)
 		}

@@ -36,6 +36,9 @@ type Config struct {
 	// Hardware is the machine and the profiles that gave the defaults.
 	Hardware hwprofile.Profile
 
+	// File is the TOML file that was read, "" without one.
+	File string
+
 	origin map[string]string       // key name -> where its value came from; every key is present
 	again  func() (*Config, error) // see Reload
 }

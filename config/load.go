@@ -48,6 +48,7 @@ func LoadAs(path string, flags map[string]string, facts func(data string) hwprof
 	if err != nil {
 		return nil, err
 	}
+	c.File = path
 	flags = maps.Clone(flags)
 	c.again = func() (*Config, error) { return LoadAs(path, flags, facts) }
 	return c, nil

@@ -607,8 +607,9 @@ func TestAHotRestartEndsTLSPolitely(t *testing.T) {
 	a := newAuthority(t)
 	a.issue(t, "box")
 	m, service := managed(t)
-	b := start(t, service, set("tls.tcp", "127.0.0.1:0"), set("tls.cert_file", a.file("box.pem")), set("tls.key_file", a.file("box.key")))
+	b := start(t, service, set("tls.tcp", "127.0.0.1:0"), set("tls.ws", "127.0.0.1:0"), set("tls.cert_file", a.file("box.pem")), set("tls.key_file", a.file("box.key")))
 	sealed := b.must(t, dialer{uid: "sealed", tls: a.client()})
+	framed := b.must(t, dialer{uid: "framed", tls: a.client(), ws: true})
 	plain := b.must(t, dialer{uid: "plain"})
 	sealed.tell(t, "plain", "", "before")
 	plain.nextRecv(t)
@@ -619,6 +620,15 @@ func TestAHotRestartEndsTLSPolitely(t *testing.T) {
 		t.Errorf("the connection inside TLS ended with %v", sealed.err)
 	}
 	sealed.mu.Unlock()
+	framed.closed(t)
+	select {
+	case code := <-framed.conn.(*wsConn).closed:
+		if code != 1001 {
+			t.Errorf("the WebSocket inside TLS is closed with %d, want 1001", code)
+		}
+	default:
+		t.Error("the WebSocket inside TLS ended without a close frame")
+	}
 	plain.ping(t)
 	again := b.must(t, dialer{uid: "sealed", tls: a.client()})
 	again.tell(t, "plain", "", "after")
@@ -691,4 +701,74 @@ func TestWithoutHotRestartAStopEndsConnections(t *testing.T) {
 	if m.has() {
 		t.Error("the keeper got something to keep")
 	}
+}
+
+// Addresses may change with a restart, also to what is the same port for the
+// kernel: who is connected stays.
+func TestAHotRestartWithOtherAddresses(t *testing.T) {
+	port := func(a string) string { return a[strings.LastIndexByte(a, ':'):] }
+	for name, change := range map[string]func(w *[3]string){
+		"all addresses instead of one": func(w *[3]string) { w[0], w[1] = port(w[0]), port(w[1]) },
+		"another spelling":             func(w *[3]string) { w[0], w[1] = "localhost"+port(w[0]), "127.0.0.1:0"+port(w[1])[1:] },
+		"kinds exchanged":              func(w *[3]string) { w[0], w[1] = w[1], w[0] },
+		"http where tcp was":           func(w *[3]string) { w[0], w[2] = w[2], w[0] },
+		"another http":                 func(w *[3]string) { w[2] = "localhost" + port(w[2]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, service := managed(t)
+			b := start(t, service, fixedPorts(t))
+			alice, bob := b.must(t, dialer{uid: "alice"}), b.must(t, dialer{uid: "bob", ws: true})
+			b.stop()
+			change(&b.want)
+			m.pass(b)
+			b.start()
+			alice.tell(t, "bob", "", "after")
+			bob.nextRecv(t)
+			b.must(t, dialer{uid: "carol"}).tell(t, "bob", "", "new")
+			b.must(t, dialer{uid: "dave", ws: true}).tell(t, "bob", "", "new too")
+			b.ask(t, "GET", "/health", "", 200, nil)
+		})
+	}
+}
+
+// Who came in under rules that let in more does not stay under stricter ones.
+func TestAHotRestartThatAsksForMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(b *broker)
+		reason string
+	}{
+		"tokens":             {set("session.token_auth", "true"), "session.token_auth is on now"},
+		"encryption":         {encryption(true), "encryption is on now"},
+		"proxy protocol":     {set("net.proxy_protocol", "true"), "net.proxy_protocol is on now"},
+		"no plain TCP":       {func(b *broker) { b.want[0] = "off" }, "tcp is off now"},
+		"no plain WebSocket": {func(b *broker) { b.want[1] = "off" }, "ws is off now"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, service := managed(t)
+			b := start(t, plain, service)
+			alice, bob := b.must(t, dialer{uid: "alice"}), b.must(t, dialer{uid: "bob", ws: true})
+			b.stop()
+			c.change(b)
+			m.pass(b)
+			b.start()
+			alice.closed(t)
+			bob.closed(t)
+			for end := time.Now().Add(never); !strings.Contains(b.log.String(), c.reason); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("the log does not say why: want %q in\n%s", c.reason, tail(b.log.String(), 20))
+				}
+			}
+		})
+	}
+	t.Run("less", func(t *testing.T) {
+		m, service := managed(t)
+		b := start(t, service)
+		alice := b.must(t, dialer{uid: "alice"})
+		b.stop()
+		encryption(false)(b)
+		m.pass(b)
+		b.start()
+		alice.ping(t) // with its keys, as it logged in
+		alice.tell(t, "bob", "", "sealed")
+	})
 }

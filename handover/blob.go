@@ -18,8 +18,8 @@ import (
 //	+----------+------------+------------+---------------------------------------+
 //	| boot id (16) | device 64, inode 64 of the data directory | log index 64    |
 //	+--------------+-------------------------------------------+-----------------+
-//	| secret (16)  | listeners 32 | connections 32                               |
-//	+--------------+--------------+----------------------------------------------+
+//	| secret (16)  | demands 8 | listeners 32 | connections 32                   |
+//	+--------------+-----------+--------------+----------------------------------+
 //	| listener:   kind 8, address: length 16 and bytes                           |
 //	| connection: network length 32, session length 32, network, session         |
 //	+----------------------------------------------------------------------------+
@@ -27,9 +27,9 @@ import (
 // Another version is another format: it is refused, by older and newer ones.
 const (
 	magic   = "gphotfd"
-	version = 1
+	version = 2
 	sealed  = len(magic) + 1 + 4 // where the CRC begins to count
-	head    = sealed + 16 + 16 + 8 + 16 + 8
+	head    = sealed + 16 + 16 + 8 + 16 + 1 + 8
 
 	// MaxBlob is the largest blob in bytes.
 	MaxBlob = 512 << 20
@@ -104,6 +104,7 @@ type Conn struct{ Net, Session []byte }
 type Blob struct {
 	Box
 	Secret    [16]byte // of the hashes of device ids
+	Demands   byte     // on who connects: bits of the writer's, more of them is stricter
 	Listeners []Listener
 	Conns     []Conn
 }
@@ -120,7 +121,7 @@ func (b *Blob) Encode() []byte {
 	p = binary.BigEndian.AppendUint64(p, b.Device)
 	p = binary.BigEndian.AppendUint64(p, b.Ino)
 	p = binary.BigEndian.AppendUint64(p, b.Index)
-	p = append(p, b.Secret[:]...)
+	p = append(append(p, b.Secret[:]...), b.Demands)
 	p = binary.BigEndian.AppendUint32(p, uint32(len(b.Listeners)))
 	p = binary.BigEndian.AppendUint32(p, uint32(len(b.Conns)))
 	for _, l := range b.Listeners {
@@ -167,8 +168,9 @@ func Decode(p []byte) (*Blob, error) {
 	copy(b.Boot[:], next(16))
 	b.Device, b.Ino, b.Index = binary.BigEndian.Uint64(next(8)), binary.BigEndian.Uint64(next(8)), binary.BigEndian.Uint64(next(8))
 	copy(b.Secret[:], next(16))
+	b.Demands = next(1)[0]
 	listeners, conns := binary.BigEndian.Uint32(next(4)), binary.BigEndian.Uint32(next(4))
-	if uint64(listeners)*3+uint64(conns)*8 > uint64(len(p)) {
+	if uint64(listeners)*3+uint64(conns)*8 > uint64(len(p)) || listeners > maxParked || conns > maxParked {
 		return damaged("%d listeners and %d connections in %d bytes", listeners, conns, len(p))
 	}
 	b.Listeners, b.Conns = make([]Listener, listeners), make([]Conn, conns)

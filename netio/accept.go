@@ -125,7 +125,10 @@ func (l *Loop) resumeAccept() {
 	if !l.secureAt.IsZero() && !l.now.Before(l.secureAt) {
 		l.secureAt = time.Time{}
 		for i := range l.listeners {
-			if err := l.watchListener(i); err != nil && !errors.Is(err, unix.EEXIST) && l.acceptAt.IsZero() {
+			if !l.listeners[i].tls || !l.acceptAt.IsZero() {
+				continue // the others are watched, or none is for a while yet
+			}
+			if err := l.watchListener(i); err != nil && !errors.Is(err, unix.EEXIST) {
 				l.pauseAccept(err)
 				return
 			}
@@ -136,6 +139,9 @@ func (l *Loop) resumeAccept() {
 	}
 	l.acceptAt = time.Time{}
 	for i := range l.listeners {
+		if l.listeners[i].tls && !l.secureAt.IsZero() {
+			continue
+		}
 		if err := l.watchListener(i); err != nil && !errors.Is(err, unix.EEXIST) {
 			l.pauseAccept(err)
 			return

@@ -22,9 +22,9 @@ import (
 // in is what was received and not consumed, out what was not sent. With
 // heldFrames in flags, the state of the WebSocket follows:
 //
-//	+----------+---------+------------+---------+----------+----------+---------+
-//	| ready 32 | left 64 | message 64 | mask 32 | flags 8  | runes n 8| part (4)|
-//	+----------+---------+------------+---------+----------+----------+---------+
+//	+----------+---------+------------+---------+----------+----------+---------+---------+
+//	| ready 32 | left 64 | message 64 | mask 32 | flags 8  | runes n 8| part (4)| code 16 |
+//	+----------+---------+------------+---------+----------+----------+---------+---------+
 const (
 	heldOpened      = 1 << 0
 	heldEstablished = 1 << 1
@@ -87,6 +87,9 @@ func (l *Loop) Freeze() {
 		case c.stage == stageTLS:
 			c.shut(ErrStopped, false)
 		case c.tls != nil && !c.ended:
+			if c.ws != nil && c.ws.code == 0 {
+				c.ws.code = closeAway // what the goodbye says
+			}
 			c.Finish()
 		}
 	})
@@ -101,7 +104,7 @@ func (l *Loop) Freeze() {
 func (l *Loop) GiveUp(keep func(*Conn) bool, take func(c *Conn, fd int, state []byte)) {
 	l.flushDirty() // what can be sent now need not be carried
 	l.slots.each(func(c *Conn) {
-		if c.closing || c.ended || c.hup || c.outDead || c.tls != nil || c.owed > 0 || c.opened && !keep(c) {
+		if c.closing || c.ended || c.outDead || c.tls != nil || c.owed > 0 || c.opened && !keep(c) {
 			return
 		}
 		take(c, int(c.fd), c.appendState(nil))
@@ -153,7 +156,8 @@ func (c *Conn) appendState(dst []byte) []byte {
 	set(p.inMessage, wsInMessage)
 	set(p.final, wsFinal)
 	dst = append(dst, flags, byte(p.runes.n))
-	return append(dst, p.runes.part[:]...)
+	dst = append(dst, p.runes.part[:]...)
+	return binary.BigEndian.AppendUint16(dst, w.code)
 }
 
 // held is the state of a connection as read.
@@ -188,7 +192,7 @@ func decodeState(src []byte) (h held, err error) {
 		*b = take(int(n))
 	}
 	if h.flags&heldFrames != 0 && err == nil {
-		p := take(30)
+		p := take(32)
 		w := &h.ws
 		ready, left, message := binary.BigEndian.Uint32(p), binary.BigEndian.Uint64(p[4:]), binary.BigEndian.Uint64(p[12:])
 		flags, runes := p[24], p[25]
@@ -196,7 +200,7 @@ func decodeState(src []byte) (h held, err error) {
 			return h, fmt.Errorf("%w: a WebSocket cannot go on there", ErrState)
 		}
 		w.ready = int(ready)
-		w.text, w.sendText = flags&wsText != 0, flags&wsSendText != 0
+		w.text, w.sendText, w.code = flags&wsText != 0, flags&wsSendText != 0, binary.BigEndian.Uint16(p[30:])
 		w.parser = wsParser{left: int64(left), message: int64(message), mask: binary.BigEndian.Uint32(p[20:]),
 			text: flags&wsInText != 0, inMessage: flags&wsInMessage != 0, final: flags&wsFinal != 0,
 			runes: utf8Checker{n: int8(runes), part: [4]byte(p[26:])}}
@@ -206,7 +210,7 @@ func decodeState(src []byte) (h held, err error) {
 	case err != nil:
 	case len(src) > 0:
 		err = fmt.Errorf("%w: %d bytes too many", ErrState, len(src))
-	case h.flags&^heldAll != 0 || h.stage >= stageTLS || h.next >= stageTLS,
+	case h.flags&^heldAll != 0 || h.stage >= stageTLS || h.next != stagePlain && h.next != stageUpgrade,
 		opened != (h.flags&heldOpened != 0),
 		(h.stage == stageFrames) != (h.flags&heldFrames != 0),
 		h.flags&heldEstablished != 0 && !opened:
@@ -240,7 +244,8 @@ func (l *Loop) Restore(fd int, state []byte) (*Conn, error) {
 	l.server.active.Add(1)
 	l.conns.Add(1)
 	if h.flags&heldFrames != 0 {
-		c.ws = &h.ws
+		ws := h.ws // alone: what h views is as large as all that was handed over
+		c.ws = &ws
 	}
 	fail := func(err error) (*Conn, error) {
 		if c.in != nil {
@@ -267,6 +272,10 @@ func (l *Loop) Restore(fd int, state []byte) (*Conn, error) {
 		}
 		r.Commit(copy(r.Free(), b.p))
 		*b.to = r
+	}
+	// It has the options of the listener that it came from.
+	if err := tune(fd, l.server.opt.Sockets); err != nil {
+		return fail(err)
 	}
 	if err := l.watch(c); err != nil {
 		return fail(err)
@@ -307,8 +316,9 @@ func (l *Loop) Listeners() (all []Handed) {
 }
 
 // Inherit lets Listen take sockets of the process before instead of new ones,
-// where the address asked for is the same. Those that nobody asked for are
-// closed by Disinherit.
+// where the address asked for is the same. Those that Listen is not asked for must
+// not be among them: they have a port that another may want. Those that it could
+// not use are closed by Disinherit.
 func (s *Server) Inherit(all []Handed) { s.inherited = all }
 
 // Disinherit closes what Listen had no use for.
@@ -319,7 +329,8 @@ func (s *Server) Disinherit() {
 	s.inherited = nil
 }
 
-// inherit returns the inherited socket for an address, if there is one.
+// inherit returns the inherited socket for an address, if there is one, with the
+// options of now.
 func (s *Server) inherit(address string, ws, tls bool) (listener, bool) {
 	for i, h := range s.inherited {
 		if h.Asked != address || h.WS != ws || h.TLS != tls {
@@ -327,6 +338,9 @@ func (s *Server) inherit(address string, ws, tls bool) (listener, bool) {
 		}
 		bound, err := unix.Getsockname(h.FD)
 		if err != nil {
+			continue
+		}
+		if tune(h.FD, s.opt.Sockets) != nil || unix.Listen(h.FD, s.opt.Sockets.Backlog) != nil {
 			continue
 		}
 		s.inherited = append(s.inherited[:i:i], s.inherited[i+1:]...)

@@ -103,7 +103,7 @@ func (ln *listener) open(family int, sa unix.Sockaddr, sockets Sockets) error {
 			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
 		}
 	}
-	if err := ln.tune(sockets); err != nil {
+	if err := tune(ln.fd, sockets); err != nil {
 		return err
 	}
 	if err := unix.Bind(ln.fd, sa); err != nil {
@@ -120,10 +120,11 @@ func (ln *listener) open(family int, sa unix.Sockaddr, sockets Sockets) error {
 	return nil
 }
 
-// tune sets the options that connections inherit.
-func (ln *listener) tune(sockets Sockets) error {
+// tune sets the options of a listener, which its connections inherit, or of a
+// connection.
+func tune(fd int, sockets Sockets) error {
 	for _, o := range sockets.options() {
-		err := unix.SetsockoptInt(ln.fd, o.level, o.key, o.value)
+		err := unix.SetsockoptInt(fd, o.level, o.key, o.value)
 		if err != nil && err != unix.ENOPROTOOPT { // an old kernel or an emulator may lack one
 			return fmt.Errorf("setsockopt %s to %d: %w", o.name, o.value, err)
 		}

@@ -44,7 +44,7 @@ func (s *Server) listenOn(ln *listener) error {
 		return os.NewSyscallError("set nonblock", err)
 	}
 	unix.CloseOnExec(ln.fd)
-	if err := ln.tune(s.opt.Sockets); err != nil {
+	if err := tune(ln.fd, s.opt.Sockets); err != nil {
 		return err
 	}
 	return s.loops[0].addListeners([]listener{*ln})

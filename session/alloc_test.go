@@ -37,6 +37,13 @@ func stack(t testing.TB) (addr string, g *Gate) {
 }
 
 func stackOn(t testing.TB, log func(*broker.Broker) Proposer) (addr string, g *Gate) {
+	addr, g, run := prepare(t, log)
+	run()
+	return addr, g
+}
+
+// prepare is stackOn in front of the first round.
+func prepare(t testing.TB, log func(*broker.Broker) Proposer) (addr string, g *Gate, begin func()) {
 	logger := slog.New(slog.DiscardHandler)
 	core := broker.New(broker.Options{InboxItems: 1000, InboxBytes: 8 << 20, DedupWindow: 1000, Logger: logger}, nowhere{})
 	reader := broker.NewReader(nowhere{}, 1, logger)
@@ -51,6 +58,10 @@ func stackOn(t testing.TB, log func(*broker.Broker) Proposer) (addr string, g *G
 		MaxPayload: wukong.MaxPayload, GroupBytes: 1 << 20, InflightMax: 1024, InflightTotal: 1024, CursorInterval: time.Hour,
 		MailboxItems: 10_000, MailboxBytes: 8 << 20, Logger: logger,
 	}, server.Loops()[0], core, log(core), reader)
+	return server.TCPAddr().String(), g, func() { runStack(t, server, core, reader, g) }
+}
+
+func runStack(t testing.TB, server *netio.Server, core *broker.Broker, reader *broker.Reader, g *Gate) {
 	out := []broker.Outbox{g}
 	var failed atomic.Pointer[error]
 	run := func(f func() error) {
@@ -69,7 +80,6 @@ func stackOn(t testing.TB, log func(*broker.Broker) Proposer) (addr string, g *G
 			t.Error(*err)
 		}
 	})
-	return server.TCPAddr().String(), g
 }
 
 func login(t testing.TB, addr, uid string) net.Conn {

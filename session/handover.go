@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -289,7 +290,7 @@ func decodeState(src []byte) (h held, err error) {
 	}
 	for range r.count(21) {
 		k := heldPush{stream: r.u32(), messageID: int64(r.u64()), seq: r.u64(), tries: r.u8()}
-		if int(k.stream) >= len(h.streams) {
+		if uint64(k.stream) >= uint64(len(h.streams)) {
 			return bad("a push of no stream")
 		}
 		h.inflight = append(h.inflight, k)
@@ -352,8 +353,8 @@ func (g *Gate) Resume(c *netio.Conn, state []byte) error {
 		}
 	}
 	for _, a := range h.answers {
-		if p.json() && len(a.request) > 0 {
-			a.ClientSeq = g.ask(p, a.request)
+		if p.json() { // numbers of ours, which begin anew; also where nobody asked for an answer
+			a.ClientSeq = g.ask(p, bytes.Clone(a.request))
 		}
 		g.unsent[id] = append(g.unsent[id], a.Sendack)
 	}

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
 
+	"gatepost/broker"
 	"gatepost/message"
+	"gatepost/netio"
 	"gatepost/wukong"
 )
 
@@ -58,6 +61,55 @@ func TestASessionThatMakesNoSenseIsRefused(t *testing.T) {
 		q[at] = 0xfe
 		if _, err := decodeState(q); !errors.Is(err, ErrState) {
 			t.Fatalf("nonsense at %d: %v", at, err)
+		}
+	}
+}
+
+// Answers in JSON that found no room go to the requests that they answer, also
+// when some of them answer none.
+func TestAnswersOfBeforeGoToTheirRequests(t *testing.T) {
+	addr, old := stack(t)
+	alice, answers := loginJSON(t, addr, "alice")
+	var fd int
+	var network []byte
+	old.loop.Call(func() {
+		old.loop.Freeze()
+		old.loop.GiveUp(old.Portable, func(c *netio.Conn, f int, state []byte) { fd, network = f, state })
+	})
+	session := []byte{heldLive, versionJSON, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8}
+	session = appendText(session, "alice")
+	session = append(session, 0, 0, 0, 3)
+	for i, a := range []struct {
+		id     string
+		reason wukong.Reason
+	}{{`"a"`, wukong.ReasonSuccess}, {"", wukong.ReasonSuccess}, {`"b"`, wukong.ReasonSystemError}} {
+		session = append(session, 0, byte(a.reason), 0, 0, 0, byte(i+1), 0, 0, 0, 0, 0, 0, 0, byte(i+101), 0, 0, 0, byte(i+1))
+		session = appendText(session, a.id)
+	}
+	session = append(session, 0, 0, 0, 0, 0, 0, 0, 0)
+	_, g, run := prepare(t, func(core *broker.Broker) Proposer { return straight{core} })
+	c, err := g.loop.Restore(fd, network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Resume(c, session); err != nil {
+		t.Fatal(err)
+	}
+	run()
+	alice.SetDeadline(time.Now().Add(30 * time.Second))
+	for _, want := range []struct {
+		id, message string
+		reason      int
+	}{{"a", "101", int(wukong.ReasonSuccess)}, {"b", "103", int(wukong.ReasonSystemError)}} {
+		var a struct {
+			ID     string
+			Result struct {
+				MessageID  string
+				ReasonCode int
+			}
+		}
+		if err := answers.Decode(&a); err != nil || a.ID != want.id || a.Result.MessageID != want.message || a.Result.ReasonCode != want.reason {
+			t.Fatalf("got %+v, %v; want %+v", a, err, want)
 		}
 	}
 }
