@@ -64,31 +64,31 @@ func (p Profile) Advice() (all []Value) {
 func For(f Facts) Profile {
 	p := Profile{Facts: f}
 	name, why := class(f)
-	for _, c := range Embedded(KindClass) {
-		taken := c.Name == name
+	for _, c := range names(KindClass) { // only what is taken is read, which is most of the time that this takes
+		taken := c == name
 		if taken {
-			p.Layers = append(p.Layers, c)
+			p.Layers = append(p.Layers, load(KindClass, c))
 		}
-		p.choose(c, taken, why)
+		p.choose(KindClass, c, taken, why)
 	}
 	p.board()
-	for _, s := range Embedded(KindStorage) {
-		taken := f.Storage == s.Name
+	for _, s := range names(KindStorage) {
+		taken := f.Storage == s
 		because := fmt.Sprintf("the data directory is on %s", f.Storage)
 		if f.Storage == "" {
 			because = "it is not known what the data directory is on"
 		}
 		if taken {
-			p.Layers = append(p.Layers, s)
+			p.Layers = append(p.Layers, load(KindStorage, s))
 		}
-		p.choose(s, taken, because)
+		p.choose(KindStorage, s, taken, because)
 	}
 	p.Built = len(p.Layers)
 	return p
 }
 
-func (p *Profile) choose(f File, taken bool, why string) {
-	p.Choices = append(p.Choices, Choice{f.Kind, f.Name, taken, why})
+func (p *Profile) choose(kind, name string, taken bool, why string) {
+	p.Choices = append(p.Choices, Choice{kind, name, taken, why})
 }
 
 // class chooses by processors and memory.
@@ -111,30 +111,30 @@ func class(f Facts) (name, why string) {
 // tree, then by DMI, then by the processor. Two that fit equally well are none.
 func (p *Profile) board() {
 	type candidate struct {
-		file File
+		name string
 		rank int
 	}
 	var fit []candidate
 	whys := make(map[string]string)
-	boards := Embedded(KindBoard)
+	boards := names(KindBoard)
 	for _, b := range boards {
-		rank, why := p.Facts.fits(b.Match)
+		rank, why := p.Facts.fits(rules(b))
 		if rank >= 0 {
 			fit = append(fit, candidate{b, rank})
 		}
-		whys[b.Name] = why
+		whys[b] = why
 	}
 	sort.SliceStable(fit, func(i, j int) bool { return fit[i].rank < fit[j].rank })
 	tie := len(fit) > 1 && fit[0].rank == fit[1].rank
 	if tie {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("the profiles %s and %s fit this board equally well: neither is taken", fit[0].file.Name, fit[1].file.Name))
+		p.Warnings = append(p.Warnings, fmt.Sprintf("the profiles %s and %s fit this board equally well: neither is taken", fit[0].name, fit[1].name))
 	}
 	for _, b := range boards {
-		taken := len(fit) > 0 && !tie && fit[0].file.Name == b.Name
+		taken := len(fit) > 0 && !tie && fit[0].name == b
 		if taken {
-			p.Layers = append(p.Layers, b)
+			p.Layers = append(p.Layers, load(KindBoard, b))
 		}
-		p.choose(b, taken, whys[b.Name])
+		p.choose(KindBoard, b, taken, whys[b])
 	}
 }
 
@@ -211,7 +211,7 @@ func (p *Profile) Extend(dir, data string) error {
 			taken = rank >= 0
 		}
 		f.Kind = "local"
-		p.choose(f, taken, why)
+		p.choose(f.Kind, f.Name, taken, why)
 		if taken {
 			p.Layers = append(p.Layers, f)
 		}
@@ -225,15 +225,15 @@ func (p *Profile) Extend(dir, data string) error {
 		f.Kind = measured
 		if len(errs) > 0 {
 			p.Warnings = append(p.Warnings, fmt.Sprintf("%s is ignored: %v; run gatepost calibrate again", name, errors.Join(errs...)))
-			p.choose(f, false, "it cannot be used")
+			p.choose(f.Kind, f.Name, false, "it cannot be used")
 			continue
 		}
 		if why := p.Facts.changed(f.Measure); why != "" {
 			p.Warnings = append(p.Warnings, fmt.Sprintf("%s was measured on another machine and is ignored: %s; run gatepost calibrate again", name, why))
-			p.choose(f, false, why)
+			p.choose(f.Kind, f.Name, false, why)
 			continue
 		}
-		p.choose(f, true, "its fingerprint is that of this machine")
+		p.choose(f.Kind, f.Name, true, "its fingerprint is that of this machine")
 		p.Layers = append(p.Layers, f)
 	}
 	return errors.Join(problems...)

@@ -1,6 +1,7 @@
 package hwprofile
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -59,28 +60,53 @@ func (v *Value) Place() string { return v.File + ":" + strconv.Itoa(v.Line) }
 
 // Embedded returns the profiles of one kind that are in the binary, in the order
 // of their names; classes from the smallest machine to the largest.
-func Embedded(kind string) []File {
-	names, err := fs.Glob(embedded, "profiles/"+kind+"/*.profile")
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	var all []File
-	for _, name := range names {
-		all = append(all, load(kind, strings.TrimSuffix(path.Base(name), ".profile")))
-	}
-	if kind == KindClass {
-		order := []string{Tiny, Small, Mid, X86}
-		slices.SortFunc(all, func(a, b File) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
+func Embedded(kind string) (all []File) {
+	for _, name := range names(kind) {
+		all = append(all, load(kind, name))
 	}
 	return all
 }
 
-// load reads one embedded profile; that it can be read is tested.
-func load(kind, name string) File {
+// names returns the names of the profiles of one kind in the order of Embedded.
+func names(kind string) (all []string) {
+	files, err := fs.Glob(embedded, "profiles/"+kind+"/*.profile")
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	for _, name := range files {
+		all = append(all, strings.TrimSuffix(path.Base(name), ".profile"))
+	}
+	if kind == KindClass {
+		order := []string{Tiny, Small, Mid, X86}
+		slices.SortFunc(all, func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) })
+	}
+	return all
+}
+
+// text returns one embedded profile.
+func text(kind, name string) []byte {
 	text, err := embedded.ReadFile("profiles/" + kind + "/" + name + ".profile")
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
+	return text
+}
+
+// rules returns the [match] of an embedded board, and reads no further.
+func rules(board string) []Rule {
+	text := text(KindBoard, board)
+	if at := bytes.Index(text, []byte("\n[match]")); at >= 0 {
+		if end := bytes.Index(text[at+1:], []byte("\n[")); end >= 0 {
+			text = text[:at+1+end]
+		}
+	}
+	return parsed(KindBoard, board, text).Match
+}
+
+// load reads one embedded profile; that it can be read is tested.
+func load(kind, name string) File { return parsed(kind, name, text(kind, name)) }
+
+func parsed(kind, name string, text []byte) File {
 	f, problems := Parse(name+".profile", text, nil)
 	if len(problems) > 0 {
 		panic("BUG: " + errors.Join(problems...).Error())

@@ -1,6 +1,7 @@
 package hwprofile
 
 import (
+	"reflect"
 	"testing"
 	"testing/fstest"
 )
@@ -64,6 +65,15 @@ func TestGlob(t *testing.T) {
 	}{{"a", "a", true}, {"a", "ab", false}, {"a*", "ab", true}, {"*", "", true}, {"a*c", "abc", true}, {"a*c", "abd", false}, {"*-x*", "a-xy", true}} {
 		if glob(c.pattern, c.text) != c.want {
 			t.Errorf("%s fits %s: expected %t", c.pattern, c.text, c.want)
+		}
+	}
+}
+
+// TestRules: what For reads of a board are the rules of the whole file.
+func TestRules(t *testing.T) {
+	for _, b := range Embedded(KindBoard) {
+		if got := rules(b.Name); len(got) == 0 || !reflect.DeepEqual(got, b.Match) {
+			t.Errorf("%s: %v, the file has %v", b.Name, got, b.Match)
 		}
 	}
 }
