@@ -77,7 +77,6 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	}
 	b.announce(out, cfg, time.Since(started))
 	logger.Info("ready", "version", version, "took", time.Since(started))
-	debug.FreeOSMemory() // what opening and replaying left behind
 	notify(logger, manager, systemd.Ready)
 	err = b.run(ctx, cfg, manager)
 	if err == nil {
@@ -457,6 +456,9 @@ func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manag
 	if b.http != nil {
 		part(&rest, func() error { return b.api.Serve(b.http) })
 	}
+	// What opening and replaying left behind; it takes milliseconds, for which
+	// nobody waits.
+	part(&rest, func() error { debug.FreeOSMemory(); return nil })
 	part(&rest, func() error { b.tell(ctx); return nil })
 	if source := b.api.Datasource(); source != nil {
 		part(&rest, func() error { source.Run(ctx, b.outboxes); return nil })
