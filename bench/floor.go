@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,6 +94,47 @@ func (f *floorFile) commit(group []byte) error {
 	}
 	f.at += int64(len(group))
 	return unix.Fdatasync(int(f.f.Fd()))
+}
+
+// copying copies the frames of 50 publishers by turns into a group, as any server
+// that keeps them must at least once, by one processor and without a kernel. A
+// group ends at 1 MiB, as Gatepost's do.
+func copying(o options) row {
+	const publishers, window, end = 50, 64, 1 << 20
+	frame := make([]byte, floorHead+o.size)
+	var from [publishers][]byte
+	for i := range from {
+		from[i] = bytes.Repeat(frame, window)
+	}
+	group := make([]byte, 0, end+len(frame))
+	var began time.Time
+	var usage unix.Rusage
+	copied, cpu := 0, time.Duration(0)
+	spent := func() time.Duration {
+		unix.Getrusage(unix.RUSAGE_SELF, &usage)
+		return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	for start := time.Now(); ; {
+		if began.IsZero() && time.Since(start) > o.warm {
+			began, copied, cpu = time.Now(), 0, spent()
+		}
+		if !began.IsZero() && time.Since(began) > o.measure {
+			break
+		}
+		for _, in := range &from {
+			for ; len(in) > 0; in = in[len(frame):] {
+				if len(group) > end {
+					group = group[:0]
+				}
+				group = append(group, in[:len(frame)]...)
+				copied++
+			}
+		}
+	}
+	return row{
+		"acked/s":        float64(copied) / time.Since(began).Seconds(),
+		"server CPU s/M": (spent() - cpu).Seconds() / float64(copied) * 1e6,
+	}
 }
 
 // floor serves until the listener fails: a goroutine for each connection, and one

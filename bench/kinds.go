@@ -128,6 +128,7 @@ func kinds(o options) []*kind {
 		bare("recycled", "synced", true),
 		bare("append", "synced", true),
 		bare("echo", "received", false),
+		{name: "floor-memcpy", says: "copied in memory, by nobody to nobody", publishOnly: true, copies: true, program: self},
 		mosquitto("mosquitto", "in memory", ""),
 		mosquitto("mosquitto-autosave", "in memory, all written once a second", "autosave_interval 1\n"),
 		nats("nats", "in the page cache", "", false),

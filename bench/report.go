@@ -123,7 +123,7 @@ func picture(all []*kind, records []record) []byte {
 		var rows []*kind
 		longest := 0.0
 		for _, k := range all {
-			if s, ok := gather(records, w.name, k.name, w.columns[0]); ok {
+			if s, ok := gather(records, w.name, k.name, w.columns[0]); ok && !k.copies { // a hundred times as long
 				rows = append(rows, k)
 				longest = max(longest, s.median)
 			}

@@ -22,6 +22,7 @@ type kind struct {
 	durable     bool   // and whether that survives a power cut
 	peer        bool   // it is somebody else's
 	publishOnly bool   // the floors deliver nothing
+	copies      bool   // it is no server: the frames are copied in memory, see copying
 	program     string
 	args        func(dir, addr, http string) ([]string, error)
 	setup       func(s *server) error // nil: nothing

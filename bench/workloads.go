@@ -20,12 +20,13 @@ type workload struct {
 }
 
 func everybody(*kind) bool  { return true }
+func serves(k *kind) bool   { return !k.copies }
 func delivers(k *kind) bool { return !k.publishOnly }
 func ours(k *kind) bool     { return k.name == "gatepost" || strings.Contains(k.name, "=") }
 
 func workloads() []workload {
 	return []workload{
-		{"W1a", "50 connections, each one message at a time", everybody,
+		{"W1a", "50 connections, each one message at a time", serves,
 			func(k *kind, o options) (row, error) { return publishing(k, o, 1) },
 			[]string{"acked/s", "p50 ms", "p99 ms", "server CPU s/M", "switches/msg", "flushes/s", "device B/payload B", "peak RSS MiB"}},
 		{"W1b", "50 connections, each 64 messages unanswered", everybody,
@@ -51,6 +52,9 @@ func workloads() []workload {
 
 // publishing has 50 publishers, each to a destination of its own where nobody is.
 func publishing(k *kind, o options, window int, env ...string) (row, error) {
+	if k.copies {
+		return copying(o), nil
+	}
 	s, err := k.start(o.work, env...)
 	if err != nil {
 		return nil, err
