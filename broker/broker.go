@@ -63,6 +63,11 @@ type event struct {
 	ask       func()     // on apply's goroutine
 }
 
+// lookAhead is for how many messages at a time what the dedup window needs is
+// brought into the cache: more than the misses that a processor has under way at
+// once. Measured on 2026-11-24, see docs/benchmarks.md.
+const lookAhead = 32
+
 // Broker is the core. All fields belong to apply but for access, stats and
 // inbox, which are safe anywhere.
 type Broker struct {
@@ -90,8 +95,10 @@ type Broker struct {
 	key      []byte
 	devices  [16]byte // key of the hashes of device ids
 	record   message.Record
-	outboxes []Outbox     // per loop
-	outgoing [][]Delivery // per loop, posted once per round of the inbox and when there are many
+	ahead    message.Record
+	keys     [lookAhead][2]uint64 // of the messages around the one that is applied
+	outboxes []Outbox             // per loop
+	outgoing [][]Delivery         // per loop, posted once per round of the inbox and when there are many
 }
 
 // New returns a broker over a store that is as empty as it is.
@@ -296,6 +303,9 @@ func (b *Broker) apply(c *message.Committed) error {
 	}
 	r := &b.record
 	for i := range batch.Len() {
+		if i%lookAhead == 0 && !batch.Volatile() {
+			b.prepare(batch, i)
+		}
 		if err := batch.Record(i, r); err != nil {
 			return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): %w",
 				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), err)
@@ -316,6 +326,19 @@ func (b *Broker) apply(c *message.Committed) error {
 		}
 	}
 	return nil
+}
+
+// prepare computes the keys of the messages from record i on and has what the
+// window needs for them at hand. What cannot be read is found by apply.
+func (b *Broker) prepare(batch *message.Batch, i int) {
+	r := &b.ahead
+	n := min(batch.Len()-i, lookAhead)
+	for j := range n {
+		if batch.Record(i+j, r) == nil && r.Kind == message.KindMessage {
+			b.keys[j] = b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, r.ClientMsgNo)
+		}
+	}
+	b.dedup.warm(b.keys[:n])
 }
 
 // message gives a message its sequence, answers its sender and delivers it.
@@ -344,7 +367,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	var seq uint64
 	if !batch.Volatile() {
 		if len(r.ClientMsgNo) > 0 {
-			k := b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, r.ClientMsgNo)
+			k := b.keys[i%lookAhead]
 			if first, ok := b.dedup.first(k); ok {
 				b.stats.Duplicates.Add(1)
 				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)

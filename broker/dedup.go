@@ -40,6 +40,7 @@ type window struct {
 	table  []slot             // by key; linear probing
 	fresh  int                // how many of the newest no checkpoint has
 	text   []byte
+	seen   slot // nobody reads it: without it, warm would read nothing
 }
 
 // slot is 1 + the place in the ring, and in its upper half what is left of the key;
@@ -96,6 +97,24 @@ func (w *window) find(k [2]uint64) (i uint32, found bool) {
 		}
 	}
 	return i, false
+}
+
+// warm brings the parts of the table that the next messages need into the cache:
+// what is there for their keys, and for as many of the oldest, which they push out.
+// Each alone is a miss for which everything waits; together they are one.
+func (w *window) warm(keys [][2]uint64) {
+	if w.size <= 0 {
+		return
+	}
+	sum, oldest := slot(0), w.next
+	for i := range keys {
+		sum |= w.table[w.home(hash(keys[i]))]
+		if w.count == w.size {
+			sum |= w.table[w.home(hash(w.at(oldest).Key))]
+			oldest = (oldest + 1) % w.size
+		}
+	}
+	w.seen = sum
 }
 
 // first returns the answer that a message got before, if it is in the window.
