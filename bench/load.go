@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A payload begins with
@@ -50,6 +53,28 @@ func (l *load) measured(at time.Duration) bool {
 	return at >= l.from && (l.until == 0 || at < l.until)
 }
 
+// due is when message n of all publishers together is to be sent.
+func (l *load) due(n int) time.Duration {
+	return time.Duration(float64(n) / float64(l.rate) * float64(time.Second))
+}
+
+// beat wakes each publisher when its next message is due: the timers of Go's network
+// poller alone are late by up to a millisecond, which is more than what is measured.
+func (l *load) beat(publishers []conn) {
+	runtime.LockOSThread()
+	// The thread stays: servers end with the one that started them.
+	defer runtime.UnlockOSThread()
+	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // 1 ns
+	past := time.Unix(1, 0)
+	for n := 0; !l.stop.Load(); n++ {
+		for left := l.due(n) - time.Since(l.start); left > 0; left = l.due(n) - time.Since(l.start) {
+			ts := unix.NsecToTimespec(int64(left))
+			unix.Nanosleep(&ts, nil)
+		}
+		publishers[n%len(publishers)].readDeadline(past)
+	}
+}
+
 // publish is one publisher until the load stops and everything is answered.
 func (l *load) publish(c conn, who int) error {
 	payload := make([]byte, l.size)
@@ -63,10 +88,7 @@ func (l *load) publish(c conn, who int) error {
 	var acks []time.Duration
 	var last uint64
 	var sent, acked uint32
-	began := time.Since(l.start)
-	due := func() time.Duration {
-		return began + time.Duration((float64(sent)+float64(who)/float64(l.publishers))*float64(l.publishers)/float64(l.rate)*float64(time.Second))
-	}
+	due := func() time.Duration { return l.due(int(sent)*l.publishers + who) }
 	for {
 		done := l.stop.Load() || l.limit > 0 && int(sent) == l.limit
 		if done && acked == sent {
@@ -93,7 +115,7 @@ func (l *load) publish(c conn, who int) error {
 		}
 		paced := l.rate > 0 && !done && sent-acked < uint32(l.window)
 		if paced {
-			c.readDeadline(l.start.Add(due()))
+			c.readDeadline(l.start.Add(due() + time.Millisecond)) // if beat came in between
 		} else if l.rate > 0 || sent%1024 < uint32(l.window) { // not each time: it costs
 			c.readDeadline(time.Now().Add(silence))
 		}
@@ -226,6 +248,9 @@ func (l *load) run(s *server, publishers, receivers []conn, warm, measure time.D
 				l.fail(err)
 			}
 		})
+	}
+	if l.rate > 0 {
+		sending.Go(func() { l.beat(publishers) })
 	}
 	time.Sleep(warm)
 	before = s.usage()

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // row is what one run has measured, by name; see columns.
@@ -38,7 +43,7 @@ func workloads() []workload {
 			},
 			[]string{"acked/s", "p50 ms", "p99 ms", "max ms", "server CPU s/M", "peak RSS MiB"}},
 		{"paced", "50 connections send 2,000 messages a second together to one receiver; times from when a message was due until it is there", delivers, paced,
-			[]string{"delivered/s", "delivery p50 ms", "delivery p99 ms", "p50 ms", "p99 ms", "server CPU s/M"}},
+			[]string{"delivered/s", "delivery p50 ms", "delivery p99 ms", "p50 ms", "p99 ms", "server CPU s/M", "one sync ms"}},
 		{"fanout", "one connection sends, 16 messages unanswered, to 500 receivers who acknowledge", delivers, fanout,
 			[]string{"delivered/s", "delivery p50 ms", "delivery p99 ms", "server CPU s/M deliveries", "peak RSS MiB"}},
 		{"backlog", "200,000 messages for one who is away, who then comes and acknowledges all", delivers, backlog,
@@ -119,6 +124,10 @@ func (l *load) row(s *server, before, after usage, n int64) row {
 }
 
 func paced(k *kind, o options) (row, error) {
+	sync, err := oneSync(o.work)
+	if err != nil {
+		return nil, err
+	}
 	s, err := k.start(o.work)
 	if err != nil {
 		return nil, err
@@ -139,7 +148,45 @@ func paced(k *kind, o options) (row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.row(s, before, after, l.acked.Load()), nil
+	r := l.row(s, before, after, l.acked.Load())
+	r["one sync ms"] = sync
+	return r, nil
+}
+
+// oneSync is the median time of a write of 4 KiB over what is there, and its sync,
+// 500 times with 1 ms between.
+func oneSync(work string) (float64, error) {
+	dir, err := os.MkdirTemp(work, "sync-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	const size, times = 4 << 10, 500
+	f, err := os.Create(filepath.Join(dir, "file"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, size*times)); err != nil {
+		return 0, err
+	}
+	if err := f.Sync(); err != nil {
+		return 0, err
+	}
+	var took []time.Duration
+	page := bytes.Repeat([]byte{1}, size)
+	for i := range times {
+		began := time.Now()
+		if _, err := f.WriteAt(page, int64(i*size)); err != nil {
+			return 0, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(began))
+		time.Sleep(time.Millisecond)
+	}
+	return quantile(took, 0.5), nil
 }
 
 func fanout(k *kind, o options) (row, error) {
