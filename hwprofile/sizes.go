@@ -70,7 +70,8 @@ func (s *Sizes) Fit(f Facts) {
 
 // loops leaves one processor to the committer and the core. On one or two
 // processors one loop beside the committer measured best (p99 3.4 ms against
-// 8.2 ms with two), and more than four never paid.
+// 8.2 ms with two), and more than four never paid. Measured on 2026-11-24, see
+// docs/benchmarks.md, "Sizes and waiting".
 func loops(cpus int) int {
 	return min(max(cpus-1, 1), 4)
 }

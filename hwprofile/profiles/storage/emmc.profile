@@ -8,7 +8,7 @@ about = "the data directory is on eMMC"
 storage = "emmc"
 
 [wal]
-linger = "500us" # half of what a card gets: its syncs are shorter
+linger = "500us" # half of what a card gets: its syncs are shorter; from what its syncs take, not measured on one: gatepost calibrate does
 
 [session]
 cursor_interval = "2s" # read positions are written half as often

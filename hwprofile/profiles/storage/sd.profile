@@ -8,7 +8,7 @@ about = "the data directory is on an SD card"
 storage = "sd"
 
 [wal]
-linger = "1ms" # little beside a sync, and one sync fewer whenever a second batch comes
+linger = "1ms" # little beside a sync, and one sync fewer whenever a second batch comes; from what its syncs take, not measured on one: gatepost calibrate does
 
 [session]
 cursor_interval = "3s" # read positions are written a third as often
