@@ -44,8 +44,7 @@ type Attach struct {
 	Tag      uint32 // of its read positions, see message.ReadPosition
 	Loop     uint16
 	Device   uint8
-	Master   bool  // ends the user's other connections of the same device flag
-	seat     *Seat // of a connection taken over
+	Master   bool // ends the user's other connections of the same device flag
 }
 
 // Position is how far a connection acknowledged a channel.
@@ -436,14 +435,10 @@ func (b *Broker) cursor(r *message.Record) {
 }
 
 func (b *Broker) attach(a *Attach) {
-	seat := a.seat
 	u := b.user(a.UID)
 	deviceID := b.deviceKey(a.DeviceID)
 	kept := u.online[:0]
-	if seat != nil {
-		deviceID, kept = seat.Device, u.online
-	}
-	for _, c := range u.online[len(kept):] {
+	for _, c := range u.online {
 		sameDevice := c.deviceID == deviceID && deviceID != 0
 		if c.device != a.Device || !a.Master && !sameDevice {
 			kept = append(kept, c)
@@ -456,11 +451,20 @@ func (b *Broker) attach(a *Attach) {
 		b.stats.Kicks.Add(1)
 		b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: reason})
 	}
-	u.online = append(kept, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
+	u.online = kept
+	b.enter(u, a, deviceID)
+	b.status(u, a, true)
+	b.missed(u, a, func(d Delivery) { b.post(a.Loop, d) })
+}
+
+// enter puts a connection of a user online.
+func (b *Broker) enter(u *user, a *Attach, deviceID uint64) {
+	u.online = append(u.online, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
-	if seat == nil {
-		b.status(u, a, true)
-	}
+}
+
+// missed says what waits for a connection that has come.
+func (b *Broker) missed(u *user, a *Attach, say func(Delivery)) {
 	if b.accounts[a.UID].IsSilent(a.Device) {
 		return
 	}
@@ -471,7 +475,7 @@ func (b *Broker) attach(a *Attach) {
 		}
 		if from, own := m.position(a.Device, a.Tag); from < ch.last {
 			m.settle(a.Device, a.Tag)
-			b.post(a.Loop, Delivery{Kind: Missed, Own: own, Resumed: seat != nil, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
+			say(Delivery{Kind: Missed, Own: own, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
 		}
 	}
 }

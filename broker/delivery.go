@@ -15,8 +15,7 @@ const (
 	// speaks of, 0 if that was too long ago. It is not acknowledged.
 	Event
 	// Missed says that messages of Channel from Seq to Last wait for the
-	// connection. Own: that is by the device's own read position. Resumed: the
-	// connection was taken over.
+	// connection. Own: that is by the device's own read position.
 	Missed
 	// Fetched answers a Fetch: Channel, Page (nil if there is nothing), Retry.
 	Fetched
@@ -34,7 +33,6 @@ type Delivery struct {
 	Flags     uint8
 	Retry     bool
 	Own       bool
-	Resumed   bool
 	ClientSeq uint32
 	Off       uint32 // of the record in Batch
 	Conn      uint64

@@ -37,12 +37,16 @@ func (b *Broker) DeviceSecret() [16]byte { return b.devices }
 // and Run.
 func (b *Broker) TakeOver(secret [16]byte) { b.devices = secret }
 
-// Resume puts a connection of the process before online. Unlike Attach it ends
-// no other, and the application is not told: for it the connection never went.
-// Between Ready and Run.
-func (b *Broker) Resume(a Attach, s Seat) error {
-	a.Master, a.seat = s.Master, &s
-	return b.inbox.Push(event{attach: a})
+// Resume puts a connection of the process before online, and calls missed for what
+// waits for it. Unlike Attach it ends no other, and the application is not told:
+// for it the connection never went. Between Ready and Run: what waits must be known
+// before the connection says or acknowledges anything, or what it has acknowledged
+// meanwhile would be pushed again as if it were new.
+func (b *Broker) Resume(a Attach, s Seat, missed func(Delivery)) {
+	a.Master = s.Master
+	u := b.user(a.UID)
+	b.enter(u, &a, s.Device)
+	b.missed(u, &a, missed)
 }
 
 // Channel returns a channel, nil if there is none. Between Ready and Run.

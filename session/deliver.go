@@ -42,12 +42,7 @@ func (g *Gate) deliver() {
 		case d.Kind == broker.Event:
 			g.event(p, d)
 		case d.Kind == broker.Missed:
-			g.fallBack(p, d.Channel, d.Seq, d.Last)
-			if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok && !(d.Resumed && g.streams[ref].resumed) {
-				if g.streams[ref].before = d.Last; d.Own {
-					g.streams[ref].before = 0
-				}
-			}
+			g.missed(p, d)
 		case d.Kind == broker.Fetched && d.Retry:
 			g.resend(p, d)
 		case d.Kind == broker.Fetched:
@@ -221,6 +216,14 @@ func (g *Gate) fallBack(p *peer, ch *message.Channel, seq, last uint64) {
 	s.fallBack(seq)
 	s.seen = max(s.seen, last)
 	g.catchUp(p, ref)
+}
+
+// missed begins with what waits for a connection that has come.
+func (g *Gate) missed(p *peer, d *broker.Delivery) {
+	g.fallBack(p, d.Channel, d.Seq, d.Last)
+	if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok && !d.Own {
+		g.streams[ref].before = d.Last
+	}
 }
 
 // catchUp asks for the next page of a stream that is behind, if the connection

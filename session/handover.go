@@ -339,7 +339,6 @@ func (g *Gate) Resume(c *netio.Conn, state []byte) error {
 		next, sent := to.next, append(to.sent[:0], s.sent...)
 		*to = s.stream
 		to.channel, to.peer, to.id, to.next, to.sent = ch, p, id, next, sent
-		to.resumed = true
 		if to.behind {
 			p.behind++
 			g.stats.Behind.Add(1)
@@ -359,10 +358,13 @@ func (g *Gate) Resume(c *netio.Conn, state []byte) error {
 		g.unsent[id] = append(g.unsent[id], a.Sendack)
 	}
 	g.stats.Live.Add(1)
-	if err := g.core.Resume(p.attach(g.index, ""), h.seat); err != nil {
-		c.Close(errClosed)
-		return err
-	}
+	g.core.Resume(p.attach(g.index, ""), h.seat, func(d broker.Delivery) {
+		if _, known := g.find[streamKey{id, d.Channel}]; known { // its before is that of the stream
+			g.fallBack(p, d.Channel, d.Seq, d.Last)
+		} else {
+			g.missed(p, &d)
+		}
+	})
 	c.WantDrained() // goes on with what it is behind with, and with the answers
 	return nil
 }

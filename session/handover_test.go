@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -111,6 +112,59 @@ func TestAnswersOfBeforeGoToTheirRequests(t *testing.T) {
 		if err := answers.Decode(&a); err != nil || a.ID != want.id || a.Result.MessageID != want.message || a.Result.ReasonCode != want.reason {
 			t.Fatalf("got %+v, %v; want %+v", a, err, want)
 		}
+	}
+}
+
+// What a connection acknowledges before the core has begun, and what is said to the
+// log of it, is not pushed again when the core begins.
+func TestWhatIsAcknowledgedRightBehindAHotRestartIsNotPushedAgain(t *testing.T) {
+	addr, old := stack(t)
+	login(t, addr, "bob")
+	var fd int
+	var network []byte
+	old.loop.Call(func() {
+		old.loop.Freeze()
+		old.loop.GiveUp(old.Portable, func(c *netio.Conn, f int, state []byte) { fd, network = f, state })
+	})
+	// Message 1 of alice and bob, with id 99, is in flight to bob.
+	pair := wukong.PersonChannel(nil, []byte("alice"), []byte("bob"))
+	session := []byte{heldLive, 5, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8}
+	session = appendText(session, "bob")
+	session = append(session, 0, 0, 0, 0, 0, 0, 0, 1)
+	s := stream{channel: &message.Channel{ID: string(pair), Type: message.ChannelPerson}, last: 1, sent: []sentSeq{{seq: 1}}}
+	session = s.appendState(session)
+	session = append(session, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 1, 0)
+
+	addr, g, run := prepare(t, func(core *broker.Broker) Proposer { return straight{core} })
+	b := message.NewBatch(false)
+	b.Add(&message.Record{Kind: message.KindMessage, ChannelType: message.ChannelPerson, ChannelID: pair, FromUID: []byte("alice"), MessageID: 99}, message.Origin{})
+	if err := g.core.Replay(message.Committed{Batch: b}); err != nil {
+		t.Fatal(err)
+	}
+	g.core.Ready()
+	c, err := g.loop.Restore(fd, network)
+	if err == nil {
+		err = g.Resume(c, session)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.acked(c.Data.(*peer), 99)
+	if !g.Settled() {
+		t.Fatal("the read position waits for a log that takes all")
+	}
+	run()
+	alice := login(t, addr, "alice")
+	m := wukong.Send{ClientSeq: 1, ChannelID: []byte("carol"), ChannelType: wukong.ChannelPerson}
+	if _, err := alice.Write(m.Append(nil, 5)); err != nil {
+		t.Fatal(err)
+	}
+	// The core has said what it has to say of bob when it answers alice.
+	if _, err := io.ReadFull(alice, make([]byte, wukong.SendackSize)); err != nil {
+		t.Fatal(err)
+	}
+	if n := g.Stats().CatchUps.Load(); n != 0 {
+		t.Errorf("%d pages are read of what is acknowledged", n)
 	}
 }
 

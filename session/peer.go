@@ -76,7 +76,6 @@ type stream struct {
 	proposed uint64
 	frozen   bool
 	dirty    bool // in Gate.dirty
-	resumed  bool // taken over from the process before: knows before
 
 	// behind: pushes stopped. from is the first sequence not pushed, seen the
 	// newest known to exist. Invariant while behind: last < from.
