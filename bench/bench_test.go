@@ -96,8 +96,8 @@ func TestNATSDialogue(t *testing.T) {
 	if got, want := hears(t, c, server), "PUB d.r1 _INBOX.p1.7 2\r\nhi\r\n"; got != want {
 		t.Errorf("PUB is %q, want %q", got, want)
 	}
-	events, err := says(t, c, server, "MSG _INBOX.p1.7 1 5\r\n{a:1}\r\nMSG d.r1 2 $JS.ACK.S 1\r\nx\r\n")
-	if err != nil || len(events) != 2 || events[0].n != 7 || !events[1].delivery || string(events[1].payload) != "x" {
+	events, err := says(t, c, server, "MSG _INBOX.p1.7 1 23\r\n{\"stream\":\"S\",\"seq\":12}\r\nMSG d.r1 2 $JS.ACK.S 1\r\nx\r\n")
+	if err != nil || len(events) != 2 || events[0].n != 7 || events[0].seq != 12 || !events[1].delivery || string(events[1].payload) != "x" {
 		t.Fatalf("found %+v, %v", events, err)
 	}
 	c.confirm(&events[1])
@@ -192,6 +192,14 @@ func TestTheGeneratorSeesWrongAnswers(t *testing.T) {
 			}
 			return e
 		}, "position 2 behind 5"},
+		"a position that is another's": {func(n uint32, e []event) []event {
+			e[0].alone = true
+			if n == 5 {
+				e[0].seq = 7
+			}
+			return e
+		}, "got position 7, expected 6"},
+		"no position": {func(n uint32, e []event) []event { return []event{{n: n, alone: true}} }, "got position 0, expected 1"},
 	} {
 		l := &load{size: 32, window: 4, limit: 50, publishers: 1, start: time.Now()}
 		err := l.publish(&parrot{cheat: c.cheat}, 0)
@@ -201,28 +209,77 @@ func TestTheGeneratorSeesWrongAnswers(t *testing.T) {
 	}
 }
 
+// late is a server whose answers come so many deadlines after they are due.
+type late struct {
+	parrot
+	reads int
+}
+
+func (p *late) read() error {
+	if p.reads++; p.reads%20 != 0 {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+func (p *late) next() (event, bool, error) {
+	if p.reads%20 != 0 {
+		return event{}, false, nil
+	}
+	return p.parrot.next()
+}
+
+// A run by the clock goes on when a server falls behind by more than a window.
+func TestAServerThatFallsBehindIsMeasured(t *testing.T) {
+	l := &load{size: 32, window: 4, rate: 1_000_000, limit: 50, publishers: 1, start: time.Now()}
+	if err := l.publish(&late{}, 0); err != nil || l.total.Load() != 50 {
+		t.Errorf("%d of 50 answers, %v", l.total.Load(), err)
+	}
+}
+
+// A buffer grows while it is filled, and not beyond what is needed.
+func TestBuffersGrow(t *testing.T) {
+	c, server := net.Pipe()
+	t.Cleanup(func() { c.Close(); server.Close() })
+	s := &stream{Conn: c, in: make([]byte, readFirst)}
+	go server.Write(make([]byte, 3*readMost))
+	for got := 0; got < 3*readMost; {
+		if err := s.read(); err != nil {
+			t.Fatal(err)
+		}
+		got += len(s.rest())
+		s.take(len(s.rest()))
+	}
+	if len(s.in) != readMost {
+		t.Errorf("the buffer has %d bytes, want %d", len(s.in), readMost)
+	}
+}
+
 // So does one in which a delivery is missing, comes twice or in another order.
 func TestTheGeneratorSeesWrongDeliveries(t *testing.T) {
-	payload := func(n uint32) []byte {
-		p := make([]byte, 32)
-		binary.LittleEndian.PutUint32(p[12:], n)
-		return p
-	}
 	for name, c := range map[string]struct {
 		numbers []uint32
+		cheat   func(e *event) // of message 2
 		want    string
 	}{
-		"all":          {[]uint32{0, 1, 2, 3}, ""},
-		"twice":        {[]uint32{0, 1, 1, 2}, "got message 1 of publisher 0, expected 2"},
-		"missing":      {[]uint32{0, 1, 3}, "got message 3 of publisher 0, expected 2"},
-		"out of order": {[]uint32{1, 0}, "got message 1 of publisher 0, expected 0"},
-		"too few":      {[]uint32{0, 1, 2}, "EOF"},
+		"all":              {[]uint32{0, 1, 2, 3}, nil, ""},
+		"twice":            {[]uint32{0, 1, 1, 2}, nil, "got message 1 of publisher 0, expected 2"},
+		"missing":          {[]uint32{0, 1, 3}, nil, "got message 3 of publisher 0, expected 2"},
+		"out of order":     {[]uint32{1, 0}, nil, "got message 1 of publisher 0, expected 0"},
+		"too few":          {[]uint32{0, 1, 2}, nil, "EOF"},
+		"another content":  {[]uint32{0, 1, 2, 3}, func(e *event) { e.payload[20]++ }, "message 2 of publisher 0 with another content"},
+		"another position": {[]uint32{0, 1, 2, 3}, func(e *event) { e.seq++ }, "message 2 of publisher 0 at position 4, expected 3"},
 	} {
+		l := &load{size: 32, publishers: 1, start: time.Now()}
 		p := &parrot{}
 		for _, n := range c.numbers {
-			p.events = append(p.events, event{delivery: true, payload: payload(n)})
+			e := event{delivery: true, alone: true, seq: uint64(n) + 1, payload: append(make([]byte, stamp), l.fill(l.noise(0), n)...)}
+			binary.LittleEndian.PutUint32(e.payload[12:], n)
+			if n == 2 && c.cheat != nil {
+				c.cheat(&e)
+			}
+			p.events = append(p.events, e)
 		}
-		l := &load{size: 32, publishers: 1, start: time.Now()}
 		err := l.receive(p, 4)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
@@ -239,7 +296,7 @@ func TestReport(t *testing.T) {
 	records = append(records, record{"W1b", "nats", 1, row{"acked/s": 50_000}})
 	var out bytes.Buffer
 	report(&out, options{runs: 3}, all, records)
-	for _, want := range []string{"| gatepost | synced | 200,000 [100,000-300,000] | 1.50 |", "| nats | in the page cache | 50,000 [50,000-50,000] | - |", "| 4 x |"} {
+	for _, want := range []string{"| gatepost | synced | 200,000 [100,000-300,000] | 1.50 |", "| nats, 1 of 3 runs, the others failed | in the page cache | 50,000 | - |", "| 4 x |"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report has no %q:\n%s", want, out.String())
 		}

@@ -28,6 +28,7 @@ type event struct {
 	delivery bool
 	n        uint32 // acknowledged: the number of the message
 	seq      uint64 // the position in its channel that the server gave it, 0: it gives none
+	alone    bool   // and in that channel are the messages of this publisher alone
 	payload  []byte // of a delivery; valid until read
 	subject  []byte // what confirm needs, for those to whom it is text
 	id       uint16 // what confirm needs, for those to whom it is a number
@@ -37,16 +38,21 @@ type event struct {
 type stream struct {
 	net.Conn
 	in   []byte
-	r, w int // in[r:w] was read and not taken
+	r, w int  // in[r:w] was read and not taken
+	full bool // the last read filled the buffer
 	out  []byte
 }
+
+// A buffer grows to readMost, which is also what Gatepost's client reads at a time,
+// as it is filled: most of 10,000 idle connections' would never be.
+const readFirst, readMost = 4 << 10, 64 << 10
 
 func dial(addr string) (*stream, error) {
 	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	return &stream{Conn: c, in: make([]byte, 16<<10)}, nil
+	return &stream{Conn: c, in: make([]byte, readFirst)}, nil
 }
 
 func (s *stream) flush() error {
@@ -63,11 +69,12 @@ func (s *stream) read() error {
 		s.w = copy(s.in, s.in[s.r:s.w])
 		s.r = 0
 	}
-	if s.w == len(s.in) {
+	if s.w == len(s.in) || s.full && len(s.in) < readMost {
 		s.in = append(s.in, make([]byte, len(s.in))...)
 	}
 	n, err := s.Read(s.in[s.w:])
 	s.w += n
+	s.full = s.w == len(s.in)
 	if n > 0 {
 		return nil
 	}

@@ -6,12 +6,13 @@
 // A workload drives connections through one interface, conn, which has an
 // implementation for each protocol. Each publisher is a goroutine that tops up its
 // window with one write and then reads what has come. Every acknowledgement must be
-// of a message that is unanswered, every delivery the next of its publisher; a run in
-// which one is not fails, whatever it measured.
+// of a message that is unanswered and have the position in its channel that is its own,
+// where the server gives one; every delivery must be the next of its publisher, byte by
+// byte. A run in which one is not fails, whatever it measured.
 //
-// The floor (floor.go) is the least that can be done for the same bytes behind the
-// same sockets: append a group, sync it, answer. It keeps no channel and delivers
-// nothing.
+// The floors (floor.go) do for the same bytes behind the same sockets what nobody can
+// leave out: write a group, sync it, and answer while the next one is synced. They know
+// no channel, no sequence and no sender, and deliver nothing.
 //
 // Nothing of this is in the binary that is shipped. After a crash: servers die with
 // the process that started them, and their directories stay in the temporary one.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -83,9 +82,6 @@ func openFloor(kind, dir string) (*floorFile, error) {
 }
 
 func (f *floorFile) commit(group []byte) error {
-	if f == nil {
-		return nil
-	}
 	if f.size > 0 && f.at+int64(len(group)) > f.size {
 		f.at = 0
 	}
@@ -137,16 +133,21 @@ func copying(o options) row {
 	}
 }
 
-// floor serves until the listener fails: a goroutine for each connection, and one
-// that writes whatever has come as one group, syncs it, and answers each connection
-// with one write.
+// floor serves until the listener fails: a goroutine for each connection, one that
+// writes whatever has come as one group and syncs it, and one that answers each
+// connection with one write while the next group is synced. Echo has the first kind
+// only.
 type floor struct {
 	mu      sync.Mutex
 	wake    sync.Cond
 	group   []byte
-	answers map[net.Conn][]byte
-	spare   map[net.Conn][]byte
+	answers answers      // to what is in group
+	free    chan answers // not in use
+	synced  chan answers // to be written
 }
+
+// answers are what connections are to be told.
+type answers map[net.Conn][]byte
 
 func serveFloor(kind, dir, addr string, ready func(string)) error {
 	file, err := openFloor(kind, dir)
@@ -158,10 +159,17 @@ func serveFloor(kind, dir, addr string, ready func(string)) error {
 		return err
 	}
 	defer l.Close()
-	s := &floor{answers: map[net.Conn][]byte{}, spare: map[net.Conn][]byte{}}
+	s := &floor{answers: answers{}, free: make(chan answers, 2), synced: make(chan answers, 1)}
 	s.wake.L = &s.mu
+	s.free <- answers{}
+	s.free <- answers{}
 	failed := make(chan error, 1)
-	go func() { failed <- s.commit(file); l.Close() }()
+	serve := echo
+	if file != nil {
+		serve = s.serve
+		go func() { failed <- s.commit(file); l.Close() }()
+		go s.answer()
+	}
 	ready(l.Addr().String())
 	for {
 		c, err := l.Accept()
@@ -172,13 +180,15 @@ func serveFloor(kind, dir, addr string, ready func(string)) error {
 			}
 			return err
 		}
-		go s.serve(c)
+		go serve(c)
 	}
 }
 
-func (s *floor) serve(c net.Conn) {
+// frames reads until the connection ends, and calls f with all whole frames of each
+// read.
+func frames(c net.Conn, f func(whole []byte)) {
 	defer c.Close()
-	in, w := make([]byte, 64<<10), 0
+	in, w := make([]byte, readMost), 0
 	for {
 		n, err := c.Read(in[w:])
 		if err != nil {
@@ -186,52 +196,82 @@ func (s *floor) serve(c net.Conn) {
 		}
 		w += n
 		r := 0
-		s.mu.Lock()
 		for w-r >= floorHead {
 			size := 4 + int(binary.LittleEndian.Uint32(in[r:]))
-			if size > len(in) {
-				s.mu.Unlock()
+			if size < floorHead || size > len(in) {
 				return
 			}
 			if w-r < size {
 				break
 			}
-			s.group = append(s.group, in[r:r+size]...)
-			s.answers[c] = append(s.answers[c], in[r+4:r+8]...)
 			r += size
 		}
-		s.mu.Unlock()
 		if r > 0 {
-			s.wake.Signal()
+			f(in[:r])
 		}
 		w = copy(in, in[r:w])
 	}
 }
 
+// appendNumbers appends the numbers of frames.
+func appendNumbers(dst, frames []byte) []byte {
+	for len(frames) > 0 {
+		dst = append(dst, frames[4:floorHead]...)
+		frames = frames[4+binary.LittleEndian.Uint32(frames):]
+	}
+	return dst
+}
+
+func echo(c net.Conn) {
+	var out []byte
+	frames(c, func(whole []byte) {
+		out = appendNumbers(out[:0], whole)
+		c.Write(out) // an error is one of the next read too
+	})
+}
+
+func (s *floor) serve(c net.Conn) {
+	frames(c, func(whole []byte) {
+		s.mu.Lock()
+		s.group = append(s.group, whole...)
+		s.answers[c] = appendNumbers(s.answers[c], whole)
+		s.mu.Unlock()
+		s.wake.Signal()
+	})
+}
+
 func (s *floor) commit(file *floorFile) error {
+	defer close(s.synced)
 	var group []byte
-	for {
+	for next := range s.free {
 		s.mu.Lock()
 		for len(s.group) == 0 {
 			s.wake.Wait()
 		}
 		group, s.group = s.group, group[:0]
-		s.answers, s.spare = s.spare, s.answers
-		answers := s.spare
+		next, s.answers = s.answers, next
 		s.mu.Unlock()
 		if err := file.commit(group); err != nil {
 			return fmt.Errorf("cannot commit: %w", err)
 		}
-		for c, answer := range answers {
-			if len(answer) == 0 {
-				delete(answers, c) // not heard of for a whole group
+		s.synced <- next
+	}
+	return nil
+}
+
+func (s *floor) answer() {
+	for all := range s.synced {
+		for c, text := range all {
+			if len(text) == 0 {
+				delete(all, c) // not heard of for a whole group
 				continue
 			}
-			if _, err := c.Write(answer); err != nil && err != io.EOF {
-				delete(answers, c)
+			if _, err := c.Write(text); err != nil {
+				delete(all, c)
 				continue
 			}
-			answers[c] = answer[:0]
+			all[c] = text[:0]
 		}
+		s.free <- all
 	}
 }

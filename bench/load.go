@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ const stamp = 16
 // silence is how long a server may say nothing before the run fails.
 const silence = 30 * time.Second
 
+// deadlineRenewed is how old a deadline may be that stands for silence.
+const deadlineRenewed = time.Second
+
 // load is what a workload's goroutines share.
 type load struct {
 	size, window int
@@ -32,10 +36,12 @@ type load struct {
 	start        time.Time
 	from, until  time.Duration // what is sent between is measured
 	stop         atomic.Bool   // publishers send nothing more
+	answered     atomic.Bool   // and have an answer to all
 	limit        int           // messages of a publisher, 0: until stop
 	publishers   int
 
 	mu     sync.Mutex
+	noises [][]byte        // by publisher
 	acks   []time.Duration // of messages sent in the time that is measured
 	pushes []time.Duration
 	acked  atomic.Int64 // while measured
@@ -58,6 +64,23 @@ func (l *load) due(n int) time.Duration {
 	return time.Duration(float64(n) / float64(l.rate) * float64(time.Second))
 }
 
+// noise is what the messages of a publisher are filled with, see fill.
+func (l *load) noise(who int) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.noises); i <= who; i++ {
+		noise := make([]byte, 4096+l.size)
+		for j, r := 0, rand.New(rand.NewPCG(uint64(i), 1)); j < len(noise); j++ {
+			noise[j] = byte(r.Uint32())
+		}
+		l.noises = append(l.noises, noise)
+	}
+	return l.noises[who]
+}
+
+// fill is what is behind the stamp of message n.
+func (l *load) fill(noise []byte, n uint32) []byte { return noise[n*37%4096:][:l.size-stamp] }
+
 // beat wakes each publisher when its next message is due: the timers of Go's network
 // poller alone are late by up to a millisecond, which is more than what is measured.
 func (l *load) beat(publishers []conn) {
@@ -65,6 +88,8 @@ func (l *load) beat(publishers []conn) {
 	// The thread stays: servers end with the one that started them.
 	defer runtime.UnlockOSThread()
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // 1 ns
+	// Back to what it was: a server that this thread starts would have it too.
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 	past := time.Unix(1, 0)
 	for n := 0; !l.stop.Load(); n++ {
 		for left := l.due(n) - time.Since(l.start); left > 0; left = l.due(n) - time.Since(l.start) {
@@ -77,11 +102,7 @@ func (l *load) beat(publishers []conn) {
 
 // publish is one publisher until the load stops and everything is answered.
 func (l *load) publish(c conn, who int) error {
-	payload := make([]byte, l.size)
-	noise := make([]byte, 4096+l.size)
-	for i, r := 0, rand.New(rand.NewPCG(uint64(who), 1)); i < len(noise); i++ {
-		noise[i] = byte(r.Uint32())
-	}
+	payload, noise := make([]byte, l.size), l.noise(who)
 	binary.LittleEndian.PutUint32(payload[8:], uint32(who))
 	sentAt := make([]time.Duration, l.window)
 	open := make([]bool, l.window) // by number modulo window: not yet answered
@@ -89,6 +110,8 @@ func (l *load) publish(c conn, who int) error {
 	var last uint64
 	var sent, acked uint32
 	due := func() time.Duration { return l.due(int(sent)*l.publishers + who) }
+	heard := time.Since(l.start)  // when the server last said something, or owed nothing
+	armed := -2 * deadlineRenewed // when the deadline was set
 	for {
 		done := l.stop.Load() || l.limit > 0 && int(sent) == l.limit
 		if done && acked == sent {
@@ -106,27 +129,32 @@ func (l *load) publish(c conn, who int) error {
 			sentAt[slot], open[slot] = at, true
 			binary.LittleEndian.PutUint64(payload, uint64(at))
 			binary.LittleEndian.PutUint32(payload[12:], sent)
-			copy(payload[stamp:], noise[sent*37%4096:])
+			copy(payload[stamp:], l.fill(noise, sent))
 			c.publish(sent, payload)
 			sent++
 		}
 		if err := c.flush(); err != nil {
 			return fmt.Errorf("publisher %d cannot send: %w", who, err)
 		}
-		paced := l.rate > 0 && !done && sent-acked < uint32(l.window)
-		if paced {
+		switch {
+		case l.rate > 0 && !done && sent-acked < uint32(l.window):
 			c.readDeadline(l.start.Add(due() + time.Millisecond)) // if beat came in between
-		} else if l.rate > 0 || sent%1024 < uint32(l.window) { // not each time: it costs
-			c.readDeadline(time.Now().Add(silence))
+		case l.rate > 0 || now-armed > deadlineRenewed: // not each time: it costs
+			c.readDeadline(l.start.Add(now + silence))
+			armed = now
 		}
 		err := c.read()
-		if paced && errors.Is(err, os.ErrDeadlineExceeded) {
+		now = time.Since(l.start)
+		if l.rate > 0 && errors.Is(err, os.ErrDeadlineExceeded) && now-heard < silence { // beat
+			if sent == acked {
+				heard = now
+			}
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("publisher %d has %d of %d answers: %w", who, acked, sent, err)
 		}
-		now = time.Since(l.start)
+		heard = now
 		for {
 			e, ok, err := c.next()
 			if err != nil {
@@ -141,6 +169,9 @@ func (l *load) publish(c conn, who int) error {
 			slot := e.n % uint32(l.window)
 			if e.n >= sent || sent-e.n > uint32(l.window) || !open[slot] {
 				return fmt.Errorf("publisher %d got an answer to message %d, which does not wait for one", who, e.n)
+			}
+			if e.alone && e.seq != uint64(e.n)+1 {
+				return fmt.Errorf("publisher %d: message %d got position %d, expected %d", who, e.n, e.seq, e.n+1)
 			}
 			if e.seq != 0 && e.seq <= last {
 				return fmt.Errorf("publisher %d: message %d got position %d behind %d", who, e.n, e.seq, last)
@@ -165,16 +196,19 @@ func (l *load) publish(c conn, who int) error {
 
 // receive takes and confirms deliveries until want of them are there, 0: until the
 // load has stopped and everything that was acknowledged has come. Each publisher's
-// must come in order, each once.
+// must come in order, each once, as they were sent.
 func (l *load) receive(c conn, want int) error {
-	next := make([]uint32, l.publishers)
+	next, noises := make([]uint32, l.publishers), make([][]byte, l.publishers)
+	for i := range noises {
+		noises[i] = l.noise(i)
+	}
 	var pushes []time.Duration
 	got := 0
 	finished := func() bool {
 		if want > 0 {
 			return got >= want
 		}
-		return l.stop.Load() && int64(got) >= l.total.Load()
+		return l.answered.Load() && int64(got) >= l.total.Load()
 	}
 	quiet := time.Now()
 	for !finished() && l.failed.Load() == nil {
@@ -206,6 +240,12 @@ func (l *load) receive(c conn, want int) error {
 			who, n := binary.LittleEndian.Uint32(e.payload[8:]), binary.LittleEndian.Uint32(e.payload[12:])
 			if int(who) >= len(next) || n != next[who] {
 				return fmt.Errorf("a receiver got message %d of publisher %d, expected %d", n, who, next[min(int(who), len(next)-1)])
+			}
+			if e.alone && e.seq != uint64(n)+1 {
+				return fmt.Errorf("a receiver got message %d of publisher %d at position %d, expected %d", n, who, e.seq, n+1)
+			}
+			if !bytes.Equal(e.payload[stamp:], l.fill(noises[who], n)) {
+				return fmt.Errorf("a receiver got message %d of publisher %d with another content", n, who)
 			}
 			next[who]++
 			got++
@@ -258,6 +298,7 @@ func (l *load) run(s *server, publishers, receivers []conn, warm, measure time.D
 	after = s.usage()
 	l.stop.Store(true)
 	sending.Wait()
+	l.answered.Store(true)
 	receiving.Wait()
 	if err := l.failed.Load(); err != nil {
 		return before, after, *err

@@ -116,7 +116,15 @@ func (c *natsConn) next() (event, bool, error) {
 			if err != nil {
 				return event{}, false, fmt.Errorf("found %q", line)
 			}
-			return event{n: uint32(n)}, true, nil
+			_, digits, _ := bytes.Cut(body, []byte(`"seq":`))
+			seq := uint64(0)
+			for _, d := range digits {
+				if d < '0' || d > '9' {
+					break
+				}
+				seq = 10*seq + uint64(d-'0')
+			}
+			return event{n: uint32(n), seq: seq}, true, nil
 		case bytes.HasPrefix(line, []byte("PING")):
 			c.out = append(c.out, "PONG\r\n"...)
 			c.take(size)

@@ -40,6 +40,16 @@ func gather(records []record, workload, server, column string) (spread, bool) {
 	return spreadOf(values), true
 }
 
+// runs is how many runs of a workload a server has come through.
+func runs(records []record, workload, server string) (n int) {
+	for _, r := range records {
+		if r.Workload == workload && r.Server == server {
+			n++
+		}
+	}
+	return n
+}
+
 // show writes a number with three digits that count.
 func show(v float64) string {
 	switch a := math.Abs(v); {
@@ -91,14 +101,19 @@ func report(out io.Writer, o options, all []*kind, records []record) {
 			if !slices.ContainsFunc(records, func(r record) bool { return r.Workload == w.name && r.Server == k.name }) {
 				continue
 			}
-			fmt.Fprintf(out, "| %s | %s |", k.name, k.says)
-			for i, c := range w.columns {
+			name := k.name
+			if n := runs(records, w.name, k.name); n < o.runs {
+				name = fmt.Sprintf("%s, %d of %d runs, the others failed", name, n, o.runs)
+			}
+			fmt.Fprintf(out, "| %s | %s |", name, k.says)
+			for _, c := range w.columns {
 				s, ok := gather(records, w.name, k.name, c)
+				low, high := show(s.low), show(s.high)
 				switch {
 				case !ok:
 					fmt.Fprint(out, " - |")
-				case i == 0 && o.runs > 1:
-					fmt.Fprintf(out, " %s [%s-%s] |", show(s.median), show(s.low), show(s.high))
+				case low != high:
+					fmt.Fprintf(out, " %s [%s-%s] |", show(s.median), low, high)
 				default:
 					fmt.Fprintf(out, " %s |", show(s.median))
 				}

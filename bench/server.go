@@ -127,8 +127,8 @@ type usage struct {
 	at       time.Time
 	cpu      float64 // seconds
 	own      float64 // seconds of the generator
-	written  int64   // bytes to the device
-	flushes  int64   // of the device
+	written  int64   // bytes to the device, -1: it does not say
+	flushes  int64   // of the device, -1: it does not say
 	switches int64   // of the server's threads
 }
 
@@ -142,12 +142,7 @@ func (s *server) usage() usage {
 	var own unix.Rusage
 	unix.Getrusage(unix.RUSAGE_SELF, &own)
 	u.own = time.Duration(own.Utime.Nano() + own.Stime.Nano()).Seconds()
-	if fields := s.device(); len(fields) > 6 {
-		u.written = number(fields[6]) * 512
-		if len(fields) > 15 {
-			u.flushes = number(fields[15])
-		}
-	}
+	u.written, u.flushes = device(s.dir)
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.cmd.Process.Pid))
 	for _, task := range tasks {
 		text, _ := os.ReadFile(task)
@@ -156,18 +151,52 @@ func (s *server) usage() usage {
 	return u
 }
 
-// device is the block device's line of counters, nil where the directory is on none;
-// see Documentation/admin-guide/iostats.rst of the kernel.
-func (s *server) device() []string {
+// device is how many bytes were written to the block device of a directory and how
+// often it was flushed, -1 where that is not known; see
+// Documentation/admin-guide/iostats.rst of the kernel. Flushes are counted for a whole
+// disk, not for a partition.
+func device(dir string) (written, flushes int64) {
+	written, flushes = -1, -1
 	var st unix.Stat_t
-	if unix.Stat(s.dir, &st) != nil {
-		return nil
+	if unix.Stat(dir, &st) != nil {
+		return
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))))
-	if err != nil {
-		return nil
+	of := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
+	counters := func(of string) []string {
+		text, _ := os.ReadFile(of + "/stat")
+		return strings.Fields(string(text))
 	}
-	return strings.Fields(string(text))
+	if fields := counters(of); len(fields) > 6 {
+		written = number(fields[6]) * 512
+	}
+	if _, err := os.Stat(of + "/partition"); err == nil {
+		if disk, err := filepath.EvalSymlinks(of); err == nil {
+			of = filepath.Dir(disk)
+		}
+	}
+	if fields := counters(of); len(fields) > 15 {
+		flushes = number(fields[15])
+	}
+	return
+}
+
+// running is how long the server's threads have run, to the nanosecond; those that
+// have ended are left out.
+func (s *server) running() (d time.Duration) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", s.cmd.Process.Pid))
+	for _, task := range tasks {
+		if text, err := os.ReadFile(task); err == nil && len(text) > 0 {
+			d += time.Duration(number(strings.Fields(string(text))[0]))
+		}
+	}
+	return d
+}
+
+// private is the server's memory that is in no file, in bytes; what it maps twice
+// counts once.
+func (s *server) private() float64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", s.cmd.Process.Pid))
+	return float64((field(text, "Pss_Anon") + field(text, "Pss_Shmem")) * 1024)
 }
 
 // memory is a line of /proc/PID/status in bytes.

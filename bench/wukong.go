@@ -42,7 +42,7 @@ func idleWukong(addr, id string, key []byte) (conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.in = s.in[:512]
+	s.in = make([]byte, 512)
 	hello := wukong.Connect{Version: wukong.LatestVersion, DeviceID: []byte(id), UID: []byte(id), ClientTimestamp: time.Now().UnixMilli(), ClientKey: key}
 	s.out = hello.Append(s.out)
 	s.SetDeadline(time.Now().Add(silence))
@@ -94,12 +94,12 @@ func (w *wukongConn) next() (event, bool, error) {
 			if a.Reason != wukong.ReasonSuccess {
 				return event{}, false, fmt.Errorf("message %d was refused: %v", a.ClientSeq, a.Reason)
 			}
-			return event{n: a.ClientSeq, seq: uint64(a.MessageSeq)}, true, nil
+			return event{n: a.ClientSeq, seq: uint64(a.MessageSeq), alone: true}, true, nil
 		case wukong.TypeRecv:
 			if err := w.Open(f, &w.recv); err != nil {
 				return event{}, false, err
 			}
-			return event{delivery: true, seq: uint64(w.recv.MessageSeq), payload: w.recv.Payload}, true, nil
+			return event{delivery: true, seq: uint64(w.recv.MessageSeq), alone: true, payload: w.recv.Payload}, true, nil
 		case wukong.TypeDisconnect:
 			return event{}, false, errors.New("the broker said DISCONNECT")
 		}
