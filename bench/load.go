@@ -40,8 +40,10 @@ type load struct {
 	limit        int           // messages of a publisher, 0: until stop
 	publishers   int
 
+	filling sync.Once
+	noise   []byte // what messages are filled with
+
 	mu     sync.Mutex
-	noises [][]byte        // by publisher
 	acks   []time.Duration // of messages sent in the time that is measured
 	pushes []time.Duration
 	acked  atomic.Int64 // while measured
@@ -64,22 +66,19 @@ func (l *load) due(n int) time.Duration {
 	return time.Duration(float64(n) / float64(l.rate) * float64(time.Second))
 }
 
-// noise is what the messages of a publisher are filled with, see fill.
-func (l *load) noise(who int) []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := len(l.noises); i <= who; i++ {
-		noise := make([]byte, 4096+l.size)
-		for j, r := 0, rand.New(rand.NewPCG(uint64(i), 1)); j < len(noise); j++ {
-			noise[j] = byte(r.Uint32())
-		}
-		l.noises = append(l.noises, noise)
-	}
-	return l.noises[who]
-}
+// noiseSize is far more than a server may pack together, so that what is filled with
+// noise does not pack, and little enough to stay in a processor's cache.
+const noiseSize = 256 << 10
 
-// fill is what is behind the stamp of message n.
-func (l *load) fill(noise []byte, n uint32) []byte { return noise[n*37%4096:][:l.size-stamp] }
+// fill is what is behind the stamp of message n of a publisher. It does not come
+// again before noiseSize bytes were sent. Any goroutine may call it.
+func (l *load) fill(who int, n uint32) []byte {
+	l.filling.Do(func() {
+		l.noise = make([]byte, noiseSize+l.size)
+		rand.NewChaCha8([32]byte{1}).Read(l.noise)
+	})
+	return l.noise[(int(n)*l.size+who*5003)%noiseSize:][:l.size-stamp]
+}
 
 // beat wakes each publisher when its next message is due: the timers of Go's network
 // poller alone are late by up to a millisecond, which is more than what is measured.
@@ -102,7 +101,7 @@ func (l *load) beat(publishers []conn) {
 
 // publish is one publisher until the load stops and everything is answered.
 func (l *load) publish(c conn, who int) error {
-	payload, noise := make([]byte, l.size), l.noise(who)
+	payload := make([]byte, l.size)
 	binary.LittleEndian.PutUint32(payload[8:], uint32(who))
 	sentAt := make([]time.Duration, l.window)
 	open := make([]bool, l.window) // by number modulo window: not yet answered
@@ -129,7 +128,7 @@ func (l *load) publish(c conn, who int) error {
 			sentAt[slot], open[slot] = at, true
 			binary.LittleEndian.PutUint64(payload, uint64(at))
 			binary.LittleEndian.PutUint32(payload[12:], sent)
-			copy(payload[stamp:], l.fill(noise, sent))
+			copy(payload[stamp:], l.fill(who, sent))
 			c.publish(sent, payload)
 			sent++
 		}
@@ -198,10 +197,7 @@ func (l *load) publish(c conn, who int) error {
 // load has stopped and everything that was acknowledged has come. Each publisher's
 // must come in order, each once, as they were sent.
 func (l *load) receive(c conn, want int) error {
-	next, noises := make([]uint32, l.publishers), make([][]byte, l.publishers)
-	for i := range noises {
-		noises[i] = l.noise(i)
-	}
+	next := make([]uint32, l.publishers)
 	var pushes []time.Duration
 	got := 0
 	finished := func() bool {
@@ -244,7 +240,7 @@ func (l *load) receive(c conn, want int) error {
 			if e.alone && e.seq != uint64(n)+1 {
 				return fmt.Errorf("a receiver got message %d of publisher %d at position %d, expected %d", n, who, e.seq, n+1)
 			}
-			if !bytes.Equal(e.payload[stamp:], l.fill(noises[who], n)) {
+			if !bytes.Equal(e.payload[stamp:], l.fill(int(who), n)) {
 				return fmt.Errorf("a receiver got message %d of publisher %d with another content", n, who)
 			}
 			next[who]++
