@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"config": {"hwprofile", "settings"},
 	"netio":  {"ring", xsys},
 	"wal":    {"message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
-	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb"},
+	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb", xsys},
 
 	"backup": {"store", "wal"},
 

@@ -18,12 +18,16 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	defaultBlockFile = 64 << 20
 	// flushBytes is how much is written to a block file at once.
 	flushBytes = 256 << 10
+	// pageMost is the largest page of memory that a processor has.
+	pageMost = 64 << 10
 	// maxOpen is how many block files are kept open for reading.
 	maxOpen = 4
 )
@@ -52,6 +56,8 @@ type blocks struct {
 	salt    uint64
 	at      int64 // size of that file with what is pending
 	pending []byte
+	begun   int64  // up to where the kernel was told to write that file out
+	written int64  // and up to where it has
 	floor   uint64 // files with smaller numbers are not written to any more
 	created bool   // a file was made since the last sync
 	failed  error
@@ -277,6 +283,7 @@ func (b *blocks) ready(size int64) error {
 			return err
 		}
 		b.file, b.salt, b.at = f, b.last().salt, b.last().size
+		b.begun, b.written = b.at&^(pageMost-1), b.at&^(pageMost-1)
 	}
 	if b.file != nil && (b.at+sectionHeader+size <= b.o.FileSize || b.at == fileHeader) {
 		return nil
@@ -300,6 +307,7 @@ func (b *blocks) ready(size int64) error {
 		return err
 	}
 	b.file, b.salt, b.at, b.created = f, salt, fileHeader, true
+	b.begun, b.written = 0, 0
 	b.pending = append(b.pending, fileMagic...)
 	b.pending = append(b.pending, sectionVersion, 0, 0, 0)
 	b.pending = binary.LittleEndian.AppendUint64(b.pending, uint64(number))
@@ -322,7 +330,41 @@ func (b *blocks) flush() error {
 	b.mu.Lock()
 	b.last().size = b.at
 	b.mu.Unlock()
-	return nil
+	if b.o.NoSync {
+		return nil
+	}
+	return b.writeOut()
+}
+
+// writeOut lets the device write what was flushed now, one flush behind the other,
+// instead of all at once when the file is synced: for that long, 10 to 25 ms for a
+// roll of 32 MiB, the syncs of the log stood behind it. Whole pages only, so that none
+// is written twice. An error is one of the device: the sync would not tell it again.
+func (b *blocks) writeOut() error {
+	end := b.at &^ (pageMost - 1)
+	if end == b.begun {
+		return nil
+	}
+	fd := int(b.file.Fd())
+	err := syncRange(fd, b.begun, end, unix.SYNC_FILE_RANGE_WRITE)
+	if err == nil && b.written < b.begun {
+		err = syncRange(fd, b.written, b.begun, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	}
+	b.begun, b.written = end, b.begun
+	return err
+}
+
+// syncRange is sync_file_range(2); file systems that have none leave all to the sync.
+func syncRange(fd int, from, to int64, flags int) error {
+	for {
+		switch err := unix.SyncFileRange(fd, from, to-from, flags); err {
+		case unix.EINTR:
+		case nil, unix.ENOSYS, unix.EINVAL, unix.ESPIPE, unix.EOPNOTSUPP:
+			return nil
+		default:
+			return os.NewSyscallError("sync_file_range", err)
+		}
+	}
 }
 
 // finish makes the file durable that is written to, and closes it.

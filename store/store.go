@@ -90,6 +90,7 @@ type Store struct {
 	blocks *blocks            // replaced after an error
 
 	// Apply owns these.
+	late    bool      // a checkpoint was due before the one before it had ended
 	touched []*series // have messages that no checkpoint was handed
 	dropped [][]byte  // keys of channels to be deleted from the metadata
 	numbers []uint32  // and their numbers
@@ -99,7 +100,7 @@ type Store struct {
 	saved   atomic.Int64  // and of those that a checkpoint has
 	busy    atomic.Bool   // a checkpoint is under way: apply sets it, Run clears it
 	work    chan *frozen  // at most one
-	pressed atomic.Bool   // the next one is due
+	pressed atomic.Bool   // the next one is due, or this one was before it could begin
 	free    chan struct{} // busy or Behind may have changed
 	done    chan struct{}
 	images  chan chan imageReply
@@ -234,6 +235,7 @@ func (s *Store) Drop(ch *message.Channel) {
 func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 	for !s.busy.CompareAndSwap(false, true) {
 		s.pressed.Store(true)
+		s.late = true
 		if !wait || s.stats.Behind.Load() {
 			return false
 		}
@@ -243,7 +245,8 @@ func (s *Store) Checkpoint(snap *message.Snapshot, wait bool) bool {
 			return false
 		}
 	}
-	s.pressed.Store(false)
+	s.pressed.Store(s.late)
+	s.late = false
 	f := &frozen{at: time.Now(), window: snap.Window, hooks: snap.Hooks}
 	s.mu.Lock()
 	for st := range snap.Changed {
