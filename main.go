@@ -53,7 +53,8 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	for _, w := range cfg.Hardware.Warnings {
 		logger.Warn(w)
 	}
-	debug.SetMemoryLimit(cfg.HeapLimit())
+	// GOMEMLIMIT of the environment holds too, where it is less.
+	debug.SetMemoryLimit(min(cfg.HeapLimit(), debug.SetMemoryLimit(-1)))
 	manager, err := systemd.New(os.Getenv, os.Getpid())
 	if err != nil {
 		logger.Warn("service manager is not told everything", "err", err)
@@ -227,7 +228,8 @@ func (b *box) build(cfg *config.Config) (err error) {
 	}, b.store)
 	// Not sooner: the first collection would come while the core takes memory for its
 	// window, and what borders on pages that it has just freed is cleared by Go, all
-	// 8 MiB, of which a new box uses none: 5 ms, in every tenth start.
+	// 8 MiB, of which a new box uses none: 5 ms, in every tenth start. Until here it is
+	// Go's 100, or GOGC, under the same limit.
 	debug.SetGCPercent(cfg.Memory.GCPercent)
 	b.core.Restore(&restored)
 	b.log, b.report, err = wal.Open(wal.Options{
@@ -459,8 +461,8 @@ func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manag
 	if b.http != nil {
 		part(&rest, func() error { return b.api.Serve(b.http) })
 	}
-	// What opening and replaying left behind; it takes milliseconds, for which
-	// nobody waits.
+	// What opening and replaying left behind. It is a collection of all there is,
+	// beside the first clients: milliseconds, but for a box with very many channels.
 	part(&rest, func() error { debug.FreeOSMemory(); return nil })
 	part(&rest, func() error { b.tell(ctx); return nil })
 	if source := b.api.Datasource(); source != nil {

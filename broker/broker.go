@@ -328,16 +328,19 @@ func (b *Broker) apply(c *message.Committed) error {
 }
 
 // prepare computes the keys of the messages from record i on and has what the
-// window needs for them at hand. What cannot be read is found by apply.
+// window needs for them at hand. Those without a client_msg_no have none, and what
+// cannot be read is found by apply.
 func (b *Broker) prepare(batch *message.Batch, i int) {
 	r := &b.ahead
-	n := min(batch.Len()-i, lookAhead)
+	n, wanted := min(batch.Len()-i, lookAhead), false
 	for j := range n {
-		if batch.Record(i+j, r) == nil && r.Kind == message.KindMessage {
-			b.keys[j] = b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, r.ClientMsgNo)
+		if batch.Record(i+j, r) == nil && r.Kind == message.KindMessage && len(r.ClientMsgNo) > 0 {
+			b.keys[j], wanted = b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, r.ClientMsgNo), true
 		}
 	}
-	b.dedup.warm(b.keys[:n])
+	if wanted {
+		b.dedup.warm(b.keys[:n])
+	}
 }
 
 // message gives a message its sequence, answers its sender and delivers it.

@@ -84,7 +84,7 @@ func TestBrokenProfiles(t *testing.T) {
 	f("[memory]\ngc_percent = 1\n", at+"2: memory.gc_percent: found 1", "nearest value: 10")
 	// values against each other and against the machine
 	f("[net]\nring_pool = '8MiB'\n", "net.ring_pool = 8MiB ("+at+"2) divided by net.loops = 3", "nearest value: net.ring_pool = 12MiB")
-	f("[memory]\nlimit = '200MiB'\n", "memory.limit = 200MiB ("+at+"2) is too little; nearest value: 229MiB")
+	f("[memory]\nlimit = '200MiB'\n", "memory.limit = 200MiB ("+at+"2) is too little; nearest value: 231MiB")
 	f("[net]\nring_pool = '80MiB'\n", "net.ring_pool = 80MiB ("+at+"2) may take 2566 mappings", "raise vm.max_map_count; nearest value: 65344KiB")
 	f("[net]\nmax_connections = 30000\n", "net.max_connections = 30000 ("+at+"2) needs 30064 open files, the system allows 20500", "nearest value: 20436")
 	f("[store]\nbudget = '9GiB'\n", "store.budget = 9GiB ("+at+"2)", "more than the disk of the data directory has, 8GiB; nearest value: store.budget = 8128MiB")

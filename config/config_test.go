@@ -243,8 +243,8 @@ func TestChecks(t *testing.T) {
 	f("net.max_connections=5000", 1024, "net.max_connections = 5000 (flag --net.max_connections) needs 5064 open files, the system allows 1024")
 	f("net.max_connections=900", 1024)
 	f("", 64, "needs 20064 open files, the system allows 64")
-	f("memory.limit=32MiB", plenty, "memory.limit = 32MiB (flag --memory.limit) is too little; nearest value: 229MiB. So much may rings, queues and tables take")
-	f("net.ring_pool=1GiB", plenty, "memory.limit = 256MiB (mid.profile:38) is too little; nearest value: 1331MiB")
+	f("memory.limit=32MiB", plenty, "memory.limit = 32MiB (flag --memory.limit) is too little; nearest value: 231MiB. So much may rings, queues and tables take")
+	f("net.ring_pool=1GiB", plenty, "memory.limit = 256MiB (mid.profile:38) is too little; nearest value: 1333MiB")
 	f("net.ring_pool=1GiB memory.limit=2GiB", plenty)
 	f("net.ring_pool=1GiB memory.limit=1200MiB", plenty, "memory.limit = 1200MiB (flag --memory.limit) is too little")
 

@@ -13,7 +13,7 @@ const (
 	ConnectionBytes = 1152     // one connection: session state and names, 500 measured, and 8 pushes in flight
 	InflightBytes   = 336      // one push in flight: 80 with its place in the index, 256 measured for a stream that it may be alone in
 	ChannelBytes    = 928      // one pair of users with a channel, in core and store; 820 to 920 measured
-	DedupBytes      = 88       // one remembered (sender, client_msg_no): 49 to 58 in the core, 32 in the metadata
+	DedupBytes      = 96       // one remembered (sender, client_msg_no): 48 to 64 in the core, 32 in the metadata
 )
 
 // Sizes is what takes memory, in bytes and numbers. Mailbox* is per loop,
