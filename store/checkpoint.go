@@ -183,8 +183,13 @@ func (s *Store) write(f *frozen) error {
 }
 
 // answersPart is how many answers are written at a time, some 190 KiB: a
-// transaction of the metadata is one piece of work that nobody can interrupt.
-const answersPart = 8192
+// transaction of the metadata is one piece of work that nobody can interrupt. When
+// the next checkpoint is due it is lateParts times as many: each costs a sync, and
+// those who are answered may be waiting for all of them.
+const (
+	answersPart = 8192
+	lateParts   = 8
+)
 
 // writeAnswers writes all parts of a checkpoint's answers but the last, which it
 // returns packed: that one belongs to the checkpoint's own transaction. Parts of
@@ -193,7 +198,11 @@ func (s *Store) writeAnswers(f *frozen) (last []byte, err error) {
 	t := &s.try
 	t.answers = append([]answerPage(nil), s.answers...)
 	for part, rest := uint32(0), f.answers; len(rest) > 0; part++ {
-		n := min(cmp.Or(s.o.part, answersPart), len(rest))
+		n := cmp.Or(s.o.part, answersPart)
+		if s.pressed.Load() {
+			n *= lateParts
+		}
+		n = min(n, len(rest))
 		packed := packedAnswers{bytes: make([]byte, 0, 26*n)}
 		for _, a := range rest[:n] {
 			packed.add(a)
