@@ -37,8 +37,8 @@ const (
 
 	// metaSegment is the least size to which the library makes its data file, as
 	// a hole. It would begin a second file, which nobody here reads, when this one
-	// is full: a generation that begins with much gets a file of roomOf times as
-	// much, and is compacted when half of that is written.
+	// is full: a generation that is opened with much gets a file of roomOf times as
+	// much, and is compacted at half of roomOf times what lives.
 	metaSegment = 256 << 20
 	roomOf      = 8
 	// damagedKey is in the first bucket of metadata that were salvaged, until
@@ -74,8 +74,8 @@ type meta struct {
 	number  uint64 // of the generation
 	db      *nutsdb.DB
 	segment int64 // size of its data file
-	written int64 // bytes in the data file
-	live    int64 // of them in use when they were last counted
+	written int64 // bytes in the data file, at most
+	live    int64 // of them in use when they were last counted: at a start or a compaction
 	failed  error
 }
 
@@ -211,6 +211,9 @@ func (m *meta) open() (report metaReport, err error) {
 			break
 		}
 		if err := m.use(number, m.written); err != nil {
+			return report, err
+		}
+		if err := m.count(); err != nil {
 			return report, err
 		}
 		if number != current || wrong != "" {
@@ -531,12 +534,29 @@ func (m *meta) size() int64 {
 	return stat.Blocks * 512
 }
 
+// count counts what lives, as a compaction would write it.
+func (m *meta) count() error {
+	m.live = 0
+	for _, bucket := range m.o.Buckets {
+		if err := m.each(bucket, nil, func(key, value []byte) error {
+			m.live += entrySizeMax(len(key), len(value))
+			return nil
+		}); err != nil {
+			return fmt.Errorf("cannot count what lives in generation %016x: %w", m.number, err)
+		}
+	}
+	return nil
+}
+
 // grown reports whether compaction is worth it, or due: no transaction may span
 // two files. It is a step that grows with all there is, so it comes only after
-// as much again was written several times. How much lives is not known behind a start: all then counts as
-// alive, so that without the second bound restarts could put it off until the
-// file is full.
-func (m *meta) grown() bool { return m.written > min(max(compactAt, 4*m.live), m.segment/2) }
+// as much again was written several times, and at the latest at half of the room
+// that use makes for what lives. The room that the file has counts for nothing:
+// with each start it grows by the garbage, and restarts would put compaction off
+// for ever.
+func (m *meta) grown() bool {
+	return m.written > max(min(compactAt, m.o.Segment/2), roomOf/2*m.live)
+}
 
 // room makes sure that a transaction of so many bytes has room in the data file.
 func (m *meta) room(size int64) error {

@@ -93,7 +93,7 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 	end := s.run(0)
 	found.transactions = len(s.whole)
 	if s.rest(end) == 0 {
-		m.written, m.live = end, end
+		m.written = s.counted()
 		return found, nil
 	}
 	// Something is behind the last transaction: a torn one, or damage.
@@ -113,7 +113,7 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 	} else if err != nil {
 		return found, err
 	}
-	m.written, m.live = end, end
+	m.written = s.counted()
 	if err = f.Truncate(end); err == nil && !m.o.NoSync {
 		err = f.Sync()
 	}
@@ -233,6 +233,17 @@ func (s *metaScan) run(at int64) (end int64) {
 			tx, end = nil, at
 		}
 	}
+}
+
+// counted is what update counted for all whole transactions, which is more than
+// they take: a start measures garbage as it was measured before.
+func (s *metaScan) counted() (n int64) {
+	for _, tx := range s.whole {
+		for i := range tx {
+			n += entrySizeMax(int(tx[i].key), int(tx[i].value))
+		}
+	}
+	return n
 }
 
 // header reads the header of an entry from p.

@@ -379,31 +379,67 @@ func FuzzMetaScan(f *testing.F) {
 	})
 }
 
-// Restarts do not put compaction off until the library begins a second data
-// file, which nobody here would read.
-func TestCompactionComesBeforeTheFileIsFull(t *testing.T) {
-	dir := t.TempDir()
-	big := strings.Repeat("x", 30_000)
-	for round := range 6 {
-		m, report := openTestMeta(t, dir)
-		if len(report.reasons) > 0 {
-			t.Fatalf("start %d: %q", round, report.reasons)
-		}
-		for i := range 10 {
-			put(t, m, "one", "a", fmt.Sprint(round, i, big))
-			if m.grown() {
-				if err := m.compact(); err != nil {
-					t.Fatal(err)
+// However often the metadata are opened in between, compaction comes at the same
+// amount of garbage. It is what keeps the library from a second data file, which
+// nobody here would read.
+func TestRestartsDoNotPutCompactionOff(t *testing.T) {
+	const rounds, size = 150, 20_000
+	for _, keys := range []int{3, 12} { // that live: less than a quarter of the least garbage, and more
+		most := max(512<<10, 4*int64(keys)*entrySizeMax(5, size)) // half a data file, or four times what lives
+		run := func(t *testing.T, m *meta, again func() *meta) (compactions uint64) {
+			for i := range rounds {
+				key, value := fmt.Sprintf("key%02d", i%keys), fmt.Sprintf("%0*d", size, i)
+				put(t, m, m.o.Buckets[0], key, value)
+				if m.grown() {
+					if err := m.compact(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if m = again(); m.written > most {
+					t.Fatalf("round %d: %d bytes are written, want at most %d", i, m.written, most)
+				}
+				if got, err := m.get(m.o.Buckets[0], []byte(key)); string(got) != value || err != nil {
+					t.Fatalf("round %d: %s is %.20q: %v", i, key, bytes.TrimLeft(got, "0"), err)
 				}
 			}
+			if names := glob(t, m.o.Dir, "*/*.dat"); len(names) != 1 {
+				t.Errorf("data files %q, want one", names)
+			}
+			return m.number - 1
 		}
-		if got := m.all(t)["one/a"]; !strings.HasPrefix(got, fmt.Sprint(round, 9)) {
-			t.Errorf("start %d: %.10q", round, got)
+		m, _ := openTestMeta(t, t.TempDir())
+		want := run(t, m, func() *meta { return m })
+		check := func(t *testing.T, got uint64) {
+			if got+1 < want || got > want+1 || want == 0 {
+				t.Errorf("%d compactions, %d if they stay open", got, want)
+			}
 		}
-		m.close()
-	}
-	if names := glob(t, dir, "meta/*/*.dat"); len(names) != 1 {
-		t.Errorf("data files %q, want one", names)
+		t.Run(fmt.Sprint(keys, " keys and restarts"), func(t *testing.T) {
+			dir := t.TempDir()
+			m, _ := openTestMeta(t, dir)
+			check(t, run(t, m, func() *meta {
+				m.close()
+				m, _ = openTestMeta(t, dir)
+				return m
+			}))
+		})
+		t.Run(fmt.Sprint(keys, " keys and checkpoints that fail"), func(t *testing.T) {
+			w := newWorld(t)
+			defer w.kill()
+			w.say("a", nil)
+			w.roll()
+			f := <-w.store.work
+			check(t, run(t, w.store.meta, func() *meta {
+				w.store.meta.o.fail = func(string) error { return errors.New("the disk is gone") }
+				if err := w.store.write(f); err == nil {
+					t.Fatal("the checkpoint did not fail")
+				}
+				if w.store.again() || w.store.meta == nil {
+					t.Fatal("the store was not opened again")
+				}
+				return w.store.meta
+			}))
+		})
 	}
 }
 
