@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,28 +113,104 @@ func TestNATSDialogue(t *testing.T) {
 	}
 }
 
-// The floor over a real socket, with each kind of file.
+func TestNATSSaysWhatItCannotRead(t *testing.T) {
+	for _, text := range []string{
+		"MSG _INBOX.p1.7 1\r\n", "MSG \r\n", "MSG _INBOX.p1.7 1 \r\n", "MSG _INBOX.p1.7 1 2x\r\n{}\r\n",
+		"MSG _INBOX.p1.x 1 23\r\n{\"stream\":\"S\",\"seq\":12}\r\n", "MSG _INB 1 23\r\n{\"stream\":\"S\",\"seq\":12}\r\n",
+		"MSG _INBOX.p1.4294967296 1 23\r\n{\"stream\":\"S\",\"seq\":12}\r\n", "MSG d.r1 2 1\r\nx\r\n",
+		"MSG _INBOX.p1.7 1 22\r\n{\"stream\":\"S\",\"seq\":0}\r\n", "MSG _INBOX.p1.7 1 0\r\n\r\n", "-ERR 'no'\r\n",
+		"MSG _INBOX.p1.0 1 25\r\n{\"type\":\"io\",\"error\":{}} \r\n",
+	} {
+		c := &natsConn{stream: &stream{in: []byte(text), w: len(text)}, inbox: "_INBOX.p1"}
+		if e, ok, err := c.next(); err == nil {
+			t.Errorf("%q is %+v, %v", text, e, ok)
+		}
+	}
+}
+
+// The generator shares the processors with the server that it measures.
+func TestNATSAnswersAllocateNothing(t *testing.T) {
+	text := strings.Repeat("MSG _INBOX.p1.123456 1 28\r\n{\"stream\":\"S\", \"seq\":123456}\r\nMSG d.r1 2 $JS.ACK.S 1\r\nx\r\n", 10)
+	c := &natsConn{stream: &stream{in: []byte(text), w: len(text)}, inbox: "_INBOX.p1"}
+	if n := testing.AllocsPerRun(100, func() {
+		c.r = 0
+		for range 10 {
+			if e, ok, err := c.next(); !ok || err != nil || e.n != 123456 || e.seq != 123456 {
+				t.Fatalf("found %+v, %v, %v", e, ok, err)
+			}
+			if e, ok, err := c.next(); !ok || err != nil || !e.delivery {
+				t.Fatalf("found %+v, %v, %v", e, ok, err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("10 acknowledgements and deliveries allocate %v times", n)
+	}
+}
+
+// Who is idle has subscribed to nothing.
+func TestIdleNATS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	heard := make(chan []string, 1)
+	go func() {
+		var lines []string
+		defer func() { heard <- lines }()
+		s, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		io.WriteString(s, "INFO {"+strings.Repeat(" ", readFirst)+"}\r\n")
+		for in := bufio.NewScanner(s); in.Scan(); {
+			if lines = append(lines, in.Text()); in.Text() == "PING" {
+				io.WriteString(s, "PONG\r\n")
+			}
+		}
+	}()
+	c, err := logInNATS(l.Addr().String(), "idle1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.close()
+	if lines := <-heard; len(lines) != 2 || !strings.HasPrefix(lines[0], "CONNECT {") || lines[1] != "PING" {
+		t.Errorf("the server heard %q", lines)
+	}
+}
+
+// The floor over a real socket, with each kind of file; the one that is recycled is
+// written nearly twice.
 func TestFloor(t *testing.T) {
-	for _, way := range []string{"append", "echo"} {
-		addr := make(chan string, 1)
-		go serveFloor(way, t.TempDir(), "127.0.0.1:0", func(a string) { addr <- a })
+	const size, messages, file = 2048, 1000, 1 << 20
+	for _, way := range []string{"append", "recycled", "echo"} {
+		dir, addr := t.TempDir(), make(chan string, 1)
+		go serveFloor(way, dir, "127.0.0.1:0", file, func(a string) { addr <- a })
 		c, err := dialFloor(<-addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &load{size: 64, window: 8, limit: 1000, publishers: 1, start: time.Now()}
-		if err := l.publish(c, 0); err != nil || l.acked.Load() != 1000 {
-			t.Errorf("%s: %d of 1000, %v", way, l.acked.Load(), err)
+		l := &load{size: size, window: 8, limit: messages, publishers: 1, start: time.Now()}
+		if err := l.publish(c, 0); err != nil || l.acked.Load() != messages {
+			t.Errorf("%s: %d of %d, %v", way, l.acked.Load(), messages, err)
 		}
 		c.close()
+		want := map[string]int64{"append": messages * (floorHead + size), "recycled": file}[way]
+		if info, err := os.Stat(filepath.Join(dir, "floor")); want > 0 && (err != nil || info.Size() != want) {
+			t.Errorf("%s: %v, %v, want %d bytes", way, info, err, want)
+		}
 	}
 }
 
 // parrot is a server in memory that answers and delivers everything that is sent to
 // it, unless it cheats.
 type parrot struct {
-	events []event
-	cheat  func(n uint32, events []event) []event
+	events   []event
+	cheat    func(n uint32, events []event) []event
+	again    []event // what comes when it has said everything
+	stays    bool    // and then it keeps the connection
+	deadline time.Time
 }
 
 func (p *parrot) publish(n uint32, payload []byte) {
@@ -151,15 +231,22 @@ func (p *parrot) next() (e event, ok bool, err error) {
 
 func (p *parrot) read() error {
 	if len(p.events) == 0 {
-		return io.EOF
+		p.events, p.again = p.again, nil
 	}
-	return nil
+	switch {
+	case len(p.events) > 0:
+		return nil
+	case p.stays:
+		time.Sleep(time.Until(p.deadline))
+		return os.ErrDeadlineExceeded
+	}
+	return io.EOF
 }
 
-func (p *parrot) confirm(*event)         {}
-func (p *parrot) flush() error           { return nil }
-func (p *parrot) readDeadline(time.Time) {}
-func (p *parrot) close()                 {}
+func (p *parrot) confirm(*event)           {}
+func (p *parrot) flush() error             { return nil }
+func (p *parrot) readDeadline(t time.Time) { p.deadline = t }
+func (p *parrot) close()                   {}
 
 // A run in which the server answers wrongly fails.
 func TestTheGeneratorSeesWrongAnswers(t *testing.T) {
@@ -255,30 +342,38 @@ func TestBuffersGrow(t *testing.T) {
 	}
 }
 
-// So does one in which a delivery is missing, comes twice or in another order.
+// So does one in which a delivery is missing, comes twice or in another order, even when
+// all are there.
 func TestTheGeneratorSeesWrongDeliveries(t *testing.T) {
 	for name, c := range map[string]struct {
-		numbers []uint32
-		cheat   func(e *event) // of message 2
-		want    string
+		numbers, again []uint32
+		cheat          func(e *event) // of message 2
+		want           string
 	}{
-		"all":              {[]uint32{0, 1, 2, 3}, nil, ""},
-		"twice":            {[]uint32{0, 1, 1, 2}, nil, "got message 1 of publisher 0, expected 2"},
-		"missing":          {[]uint32{0, 1, 3}, nil, "got message 3 of publisher 0, expected 2"},
-		"out of order":     {[]uint32{1, 0}, nil, "got message 1 of publisher 0, expected 0"},
-		"too few":          {[]uint32{0, 1, 2}, nil, "EOF"},
-		"another content":  {[]uint32{0, 1, 2, 3}, func(e *event) { e.payload[20]++ }, "message 2 of publisher 0 with another content"},
-		"another position": {[]uint32{0, 1, 2, 3}, func(e *event) { e.seq++ }, "message 2 of publisher 0 at position 4, expected 3"},
+		"all":                {numbers: []uint32{0, 1, 2, 3}},
+		"twice":              {numbers: []uint32{0, 1, 1, 2}, want: "got message 1 of publisher 0, expected 2"},
+		"missing":            {numbers: []uint32{0, 1, 3}, want: "got message 3 of publisher 0, expected 2"},
+		"out of order":       {numbers: []uint32{1, 0}, want: "got message 1 of publisher 0, expected 0"},
+		"too few":            {numbers: []uint32{0, 1, 2}, want: "EOF"},
+		"the tail again":     {numbers: []uint32{0, 1, 2, 3}, again: []uint32{2, 3}, want: "got message 2 of publisher 0, expected 4"},
+		"one of nobody":      {numbers: []uint32{0, 1, 2, 3}, again: []uint32{4}, want: "got 5 deliveries, expected 4"},
+		"one of nobody soon": {numbers: []uint32{0, 1, 2, 3, 4}, want: "got 5 deliveries, expected 4"},
+		"another content":    {numbers: []uint32{0, 1, 2, 3}, cheat: func(e *event) { e.payload[20]++ }, want: "message 2 of publisher 0 with another content"},
+		"another position":   {numbers: []uint32{0, 1, 2, 3}, cheat: func(e *event) { e.seq++ }, want: "message 2 of publisher 0 at position 4, expected 3"},
 	} {
 		l := &load{size: 32, publishers: 1, start: time.Now()}
-		p := &parrot{}
-		for _, n := range c.numbers {
+		p := &parrot{stays: c.want != "EOF"}
+		for i, n := range slices.Concat(c.numbers, c.again) {
 			e := event{delivery: true, alone: true, seq: uint64(n) + 1, payload: append(make([]byte, stamp), l.fill(0, n)...)}
 			binary.LittleEndian.PutUint32(e.payload[12:], n)
 			if n == 2 && c.cheat != nil {
 				c.cheat(&e)
 			}
-			p.events = append(p.events, e)
+			if i < len(c.numbers) {
+				p.events = append(p.events, e)
+			} else {
+				p.again = append(p.again, e)
+			}
 		}
 		err := l.receive(p, 4)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -288,18 +383,24 @@ func TestTheGeneratorSeesWrongDeliveries(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	all := kinds(options{})
+	chosen := []string{"gatepost", "floor-echo", "floor-memcpy", "nats", "nats-always"}
+	all := slices.DeleteFunc(kinds(options{}), func(k *kind) bool { return !slices.Contains(chosen, k.name) })
+	which := slices.DeleteFunc(workloads(), func(w workload) bool { return w.name != "W1b" && w.name != "idle" })
 	var records []record
 	for i, v := range []float64{300_000, 100_000, 200_000} {
 		records = append(records, record{"W1b", "gatepost", i, row{"acked/s": v, "p50 ms": 1.5}})
 	}
 	records = append(records, record{"W1b", "nats", 1, row{"acked/s": 50_000}})
 	var out bytes.Buffer
-	report(&out, options{runs: 3}, all, records)
-	for _, want := range []string{"| gatepost | synced | 200,000 [100,000-300,000] | 1.50 |", "| nats, 1 of 3 runs, the others failed | in the page cache | 50,000 | - |", "| 4 x |"} {
+	report(&out, options{runs: 3, version: "gatepost 1.2"}, which, all, records)
+	for _, want := range []string{": gatepost 1.2, by", "| gatepost | synced | 200,000 [100,000-300,000] | 1.50 |", "| nats, 1 of 3 runs, the others failed | in the page cache | 50,000 | - |", "| 4 x |",
+		"| nats-always, 0 of 3 runs, all failed | synced | - | - |", "| floor-echo, 0 of 3 runs, all failed |", "### idle", "| gatepost, 0 of 3 runs, all failed | synced | - |"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report has no %q:\n%s", want, out.String())
 		}
+	}
+	if n := strings.Count(out.String(), "floor-"); n != 2 || strings.Contains(out.String(), "mosquitto") {
+		t.Errorf("the report has %d rows of floors, or a server that was not chosen:\n%s", n, out.String())
 	}
 	if svg := picture(all, records); !bytes.Contains(svg, []byte(">200,000<")) || !bytes.HasPrefix(svg, []byte("<svg")) {
 		t.Errorf("the picture is %s", svg)
@@ -307,10 +408,34 @@ func TestReport(t *testing.T) {
 }
 
 func TestTheFloorSaysWhatItCannotDo(t *testing.T) {
-	if err := serveFloor("sideways", t.TempDir(), "127.0.0.1:0", nil); err == nil {
+	if err := serveFloor("sideways", t.TempDir(), "127.0.0.1:0", 0, nil); err == nil {
 		t.Error("there is no such floor")
 	}
-	if err := serveFloor("append", t.TempDir()+"/nowhere", "127.0.0.1:0", nil); !errors.Is(err, os.ErrNotExist) {
+	if err := serveFloor("append", t.TempDir()+"/nowhere", "127.0.0.1:0", 0, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// A signal ends the server that runs, and who waits for it hears of that.
+func TestASignalEndsTheServer(t *testing.T) {
+	ctx, signal := context.WithCancel(t.Context())
+	k := &kind{name: "sleeper", program: "/bin/sh"}
+	var l net.Listener
+	k.args = func(_, addr, _ string) (_ []string, err error) {
+		l, err = net.Listen("tcp", addr) // in its place: sh cannot
+		return []string{"-c", "exec sleep 60"}, err
+	}
+	s, err := k.start(options{ctx: ctx, work: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	signal()
+	if err := s.rest(30 * time.Second); err == nil || !strings.Contains(err.Error(), "sleeper ended") {
+		t.Errorf("at rest: %v", err)
+	}
+	s.stop()
+	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its directory: %v", err)
 	}
 }

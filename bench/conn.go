@@ -44,8 +44,8 @@ type stream struct {
 }
 
 // A buffer grows to readMost, which is also what Gatepost's client reads at a time,
-// as it is filled: most of 10,000 idle connections' would never be.
-const readFirst, readMost = 4 << 10, 64 << 10
+// as it is filled: most of 10,000 idle connections' never are.
+const readFirst, readMost = 512, 64 << 10
 
 func dial(addr string) (*stream, error) {
 	c, err := net.DialTimeout("tcp", addr, 10*time.Second)

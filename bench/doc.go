@@ -14,6 +14,8 @@
 // leave out: write a group, sync it, and answer while the next one is synced. They know
 // no channel, no sequence and no sender, and deliver nothing.
 //
-// Nothing of this is in the binary that is shipped. After a crash: servers die with
-// the process that started them, and their directories stay in the temporary one.
+// Nothing of this is in the binary that is shipped. SIGINT and SIGTERM kill the server
+// that runs and remove what it wrote. After a crash: servers die with the process that
+// started them, and their directories stay in the one that --work names or, without it,
+// in .bench-* where bench was started, which git does not see.
 package main

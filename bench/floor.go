@@ -55,16 +55,20 @@ type floorFile struct {
 	sync bool
 }
 
+// recycledSize is the size of the file that a floor writes again and again.
+const recycledSize = 256 << 20
+
 // openFloor opens a file for a kind of floor: "append" grows and is synced,
-// "recycled" was filled with zeros and is overwritten and synced, "echo" has none.
-func openFloor(kind, dir string) (*floorFile, error) {
+// "recycled" was filled with zeros up to size and is overwritten and synced, "echo"
+// has none.
+func openFloor(kind, dir string, size int64) (*floorFile, error) {
 	f := &floorFile{sync: true}
 	switch kind {
 	case "echo":
 		return nil, nil
 	case "append":
 	case "recycled":
-		f.size = 256 << 20
+		f.size = size
 	default:
 		return nil, fmt.Errorf("there is no floor %q: append, recycled, echo", kind)
 	}
@@ -114,7 +118,7 @@ func copying(o options) row {
 		if began.IsZero() && time.Since(start) > o.warm {
 			began, copied, cpu = time.Now(), 0, spent()
 		}
-		if !began.IsZero() && time.Since(began) > o.measure {
+		if !began.IsZero() && time.Since(began) > o.measure || o.ctx.Err() != nil {
 			break
 		}
 		for _, in := range &from {
@@ -149,8 +153,8 @@ type floor struct {
 // answers are what connections are to be told.
 type answers map[net.Conn][]byte
 
-func serveFloor(kind, dir, addr string, ready func(string)) error {
-	file, err := openFloor(kind, dir)
+func serveFloor(kind, dir, addr string, size int64, ready func(string)) error {
+	file, err := openFloor(kind, dir, size)
 	if err != nil {
 		return err
 	}

@@ -117,6 +117,7 @@ func kinds(o options) []*kind {
 			dial: func(s *server, id, to string, group bool) (conn, error) {
 				return dialNATS(s.addr, id, "d."+to, "")
 			},
+			idle: func(s *server, id string) (conn, error) { return logInNATS(s.addr, id) },
 			consumer: func(s *server, id, from string, group bool) (conn, error) {
 				return natsConsumer(s.addr, id, "d."+from)
 			},

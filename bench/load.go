@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -26,6 +27,9 @@ const stamp = 16
 // silence is how long a server may say nothing before the run fails.
 const silence = 30 * time.Second
 
+// tail is for how long a receiver that has everything listens for a delivery too many.
+const tail = 100 * time.Millisecond
+
 // deadlineRenewed is how old a deadline may be that stands for silence.
 const deadlineRenewed = time.Second
 
@@ -43,9 +47,11 @@ type load struct {
 	filling sync.Once
 	noise   []byte // what messages are filled with
 
-	mu     sync.Mutex
-	acks   []time.Duration // of messages sent in the time that is measured
-	pushes []time.Duration
+	mu       sync.Mutex
+	acks     []time.Duration // of messages sent in the time that is measured
+	pushes   []time.Duration
+	received time.Duration // when the last receiver had everything
+
 	acked  atomic.Int64 // while measured
 	got    atomic.Int64
 	total  atomic.Int64 // acknowledged in all
@@ -195,20 +201,34 @@ func (l *load) publish(c conn, who int) error {
 
 // receive takes and confirms deliveries until want of them are there, 0: until the
 // load has stopped and everything that was acknowledged has come. Each publisher's
-// must come in order, each once, as they were sent.
+// must come in order, each once, as they were sent, and nothing behind the last.
 func (l *load) receive(c conn, want int) error {
 	next := make([]uint32, l.publishers)
 	var pushes []time.Duration
 	got := 0
-	finished := func() bool {
-		if want > 0 {
-			return got >= want
+	expected := func() int {
+		switch {
+		case want > 0:
+			return want
+		case l.answered.Load():
+			return int(l.total.Load())
 		}
-		return l.answered.Load() && int64(got) >= l.total.Load()
+		return math.MaxInt // not known yet
 	}
+	var all time.Duration // when everything was there, 0: it is not
 	quiet := time.Now()
-	for !finished() && l.failed.Load() == nil {
-		c.readDeadline(time.Now().Add(200 * time.Millisecond)) // to look whether it is over
+	for l.failed.Load() == nil {
+		wait := 200 * time.Millisecond // to look whether it is over
+		if got >= expected() {
+			now := time.Since(l.start)
+			if all == 0 {
+				all = now
+			}
+			if wait = all + tail - now; wait <= 0 {
+				break
+			}
+		}
+		c.readDeadline(time.Now().Add(wait))
 		if err := c.read(); errors.Is(err, os.ErrDeadlineExceeded) {
 			if time.Since(quiet) > silence {
 				return fmt.Errorf("a receiver has %d deliveries and nothing comes", got)
@@ -258,14 +278,18 @@ func (l *load) receive(c conn, want int) error {
 			return fmt.Errorf("a receiver cannot confirm: %w", err)
 		}
 	}
+	if most := expected(); got > most {
+		return fmt.Errorf("a receiver got %d deliveries, expected %d", got, most)
+	}
 	l.mu.Lock()
 	l.pushes = append(l.pushes, pushes...)
+	l.received = max(l.received, all)
 	l.mu.Unlock()
 	return nil
 }
 
-// run lets publishers and receivers work: a second to warm up, then the time that is
-// measured. It returns what the server used in that time.
+// run lets publishers and receivers work: for the time warm, which is not measured, and
+// for the time measure. It returns what the server used in that.
 func (l *load) run(s *server, publishers, receivers []conn, warm, measure time.Duration, want int) (before, after usage, err error) {
 	l.publishers = len(publishers)
 	l.from, l.until = warm, warm+measure

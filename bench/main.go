@@ -1,21 +1,26 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // options is what a measurement can be told.
 type options struct {
-	gatepost, mosquitto, nats string // programs
-	work                      string // where servers have their directories
+	ctx                       context.Context // until a signal says that it is enough
+	gatepost, mosquitto, nats string          // programs
+	version                   string          // what the first of them says it is
+	work                      string          // where servers have their directories
 	warm, measure             time.Duration
 	runs, size                int
 	vary                      []string // KEY=VALUE,VALUE...: Gatepost with each
@@ -68,11 +73,17 @@ func run() error {
 		return fmt.Errorf("what is %q?", flag.Arg(0))
 	}
 	if serve != "" {
-		return serveFloor(serve, o.work, listen, func(string) {})
+		return serveFloor(serve, o.work, listen, recycledSize, func(string) {})
 	}
 	if o.size < stamp {
 		return fmt.Errorf("--size is %d, at least %d are needed", o.size, stamp)
 	}
+	// The server that runs is killed, so that the run fails and all that is deferred is
+	// done; a second signal ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	o.ctx = ctx
 	if o.work == "" {
 		dir, err := os.MkdirTemp(".", ".bench-")
 		if err != nil {
@@ -95,24 +106,24 @@ func run() error {
 		log = json.NewEncoder(f)
 	}
 	var failures []error
-	all := kinds(o)
+	which := slices.DeleteFunc(workloads(), func(w workload) bool { return !chosen(w.name, only) })
+	all := slices.DeleteFunc(kinds(o), func(k *kind) bool { return !chosen(k.name, servers) || k.peer && !peers })
 	for _, k := range all {
-		if chosen(k.name, servers) && (peers || !k.peer) {
-			if _, err := exec.LookPath(k.program); err != nil {
-				return fmt.Errorf("cannot measure %s: %w", k.name, err)
-			}
+		if _, err := exec.LookPath(k.program); err != nil {
+			return fmt.Errorf("cannot measure %s: %w", k.name, err)
 		}
 	}
-	for _, w := range workloads() {
-		if !chosen(w.name, only) {
-			continue
-		}
+	o.version = said(o.gatepost, "version") // before it is built again
+	for _, w := range which {
 		for i := range o.runs {
 			for _, k := range all { // by turns: what disturbs the machine disturbs all of them
-				if !chosen(k.name, servers) || k.peer && !peers || !w.fits(k) {
+				if !w.fits(k) {
 					continue
 				}
 				values, err := w.run(k, o)
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
 				if err != nil {
 					err = fmt.Errorf("%s, %s, run %d: %w", w.name, k.name, i+1, err)
 					fmt.Fprintln(os.Stderr, "bench:", err)
@@ -139,7 +150,7 @@ func run() error {
 		defer f.Close()
 		out = f
 	}
-	report(out, o, all, records)
+	report(out, o, which, all, records)
 	if plot != "" {
 		if err := os.WriteFile(plot, picture(all, records), 0o644); err != nil {
 			return err

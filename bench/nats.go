@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -18,17 +19,32 @@ type natsConn struct {
 	inbox   string // acknowledgements come to inbox.NUMBER
 }
 
-// dialNATS logs in. The client gets acknowledgements, and what is sent to subscribe.
+// dialNATS connects a client that gets acknowledgements, and what is sent to subscribe.
 func dialNATS(addr, id, to, subscribe string) (*natsConn, error) {
+	inbox := "_INBOX." + id
+	subjects := []string{inbox + ".*"}
+	if subscribe != "" {
+		subjects = append(subjects, subscribe)
+	}
+	c, err := logInNATS(addr, id, subjects...)
+	if err != nil {
+		return nil, err
+	}
+	c.subject, c.inbox = to, inbox
+	return c, nil
+}
+
+// logInNATS logs in and subscribes to subjects, as 1, 2 and so on. Without any, the
+// connection is as lean as one can be.
+func logInNATS(addr, id string, subjects ...string) (*natsConn, error) {
 	s, err := dial(addr)
 	if err != nil {
 		return nil, err
 	}
-	c := &natsConn{stream: s, subject: to, inbox: "_INBOX." + id}
+	c := &natsConn{stream: s}
 	c.out = append(c.out, `CONNECT {"verbose":false,"pedantic":false,"name":"`+id+`"}`+"\r\n"...)
-	c.out = append(c.out, "SUB "+c.inbox+".* 1\r\n"...)
-	if subscribe != "" {
-		c.out = append(c.out, "SUB "+subscribe+" 2\r\n"...)
+	for i, subject := range subjects {
+		c.out = fmt.Appendf(c.out, "SUB %s %d\r\n", subject, i+1)
 	}
 	c.out = append(c.out, "PING\r\n"...)
 	s.SetDeadline(time.Now().Add(30 * time.Second))
@@ -89,40 +105,39 @@ func (c *natsConn) next() (event, bool, error) {
 		switch {
 		case bytes.HasPrefix(line, []byte("MSG ")):
 			// MSG subject sid [reply] length
-			fields := bytes.Fields(line[4:])
-			if len(fields) < 3 {
+			subject, rest := word(line[4:])
+			sid, rest := word(rest)
+			reply, last := word(rest)
+			if len(last) == 0 {
+				reply, last = nil, rest
+			}
+			length, digits := decimal(last)
+			if digits == 0 || digits < len(last) {
 				return event{}, false, fmt.Errorf("found %q", line)
 			}
-			length, err := strconv.Atoi(string(fields[len(fields)-1]))
-			if err != nil {
-				return event{}, false, fmt.Errorf("found %q", line)
-			}
-			if len(c.rest()) < size+length+2 {
+			if len(c.rest()) < size+int(length)+2 {
 				return event{}, false, nil
 			}
-			body := c.rest()[size : size+length]
-			c.take(size + length + 2)
-			if string(fields[1]) == "2" {
-				if len(fields) < 4 {
+			body := c.rest()[size : size+int(length)]
+			c.take(size + int(length) + 2)
+			if string(sid) == "2" {
+				if len(reply) == 0 {
 					return event{}, false, fmt.Errorf("found a delivery that cannot be acknowledged: %q", line)
 				}
-				return event{delivery: true, payload: body, subject: fields[2]}, true, nil
+				return event{delivery: true, payload: body, subject: reply}, true, nil
 			}
-			// {"stream":"S","seq":12}, or {"error":{...}}.
-			if bytes.Contains(body, []byte(`"error":`)) {
+			// {"stream":"S", "seq":12}. What has no position is a refusal,
+			// {"error":{...},"stream":"S","seq":0}, or an answer of the API, {"type":...},
+			// which may be one.
+			_, rest, _ = bytes.Cut(body, []byte(`"seq":`))
+			seq, _ := decimal(rest)
+			if seq == 0 && (!bytes.HasPrefix(body, []byte(`{"type":`)) || bytes.Contains(body, []byte(`"error":`))) {
 				return event{}, false, fmt.Errorf("refused: %s", body)
 			}
-			n, err := strconv.ParseUint(string(fields[0][len(c.inbox)+1:]), 10, 32)
-			if err != nil {
+			last = subject[min(len(c.inbox)+1, len(subject)):]
+			n, digits := decimal(last)
+			if digits == 0 || digits < len(last) || n > math.MaxUint32 {
 				return event{}, false, fmt.Errorf("found %q", line)
-			}
-			_, digits, _ := bytes.Cut(body, []byte(`"seq":`))
-			seq := uint64(0)
-			for _, d := range digits {
-				if d < '0' || d > '9' {
-					break
-				}
-				seq = 10*seq + uint64(d-'0')
 			}
 			return event{n: uint32(n), seq: seq}, true, nil
 		case bytes.HasPrefix(line, []byte("PING")):
@@ -134,6 +149,24 @@ func (c *natsConn) next() (event, bool, error) {
 			c.take(size)
 		}
 	}
+}
+
+// word is the first word of a line, and what is behind the space after it.
+func word(line []byte) (first, rest []byte) {
+	if i := bytes.IndexByte(line, ' '); i >= 0 {
+		return line[:i], line[i+1:]
+	}
+	return line, nil
+}
+
+// decimal is the number that p begins with, and how many digits it has, of which 18
+// are looked at: more are none of ours.
+func decimal(p []byte) (n uint64, digits int) {
+	for digits < min(len(p), 18) && '0' <= p[digits] && p[digits] <= '9' {
+		n = 10*n + uint64(p[digits]-'0')
+		digits++
+	}
+	return n, digits
 }
 
 func (c *natsConn) confirm(d *event) {

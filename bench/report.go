@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -70,25 +71,25 @@ func show(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// report writes a table for each workload: medians, and in brackets the lowest and
-// the highest run.
-func report(out io.Writer, o options, all []*kind, records []record) {
-	fmt.Fprintf(out, "Measured on %s on %s, %d processors, %s, %s, commit %s. Payloads of %d bytes; %d runs of %v each after %v of warming up, the servers by turns; medians, in brackets the lowest and the highest run. Generator and server share the processors.\n",
-		time.Now().Format("2006-01-02"), processor(), runtime.NumCPU(), kernel(), runtime.Version(), said("git", "describe", "--always", "--dirty"), o.size, o.runs, o.measure, o.warm)
+// report writes a table for each workload that was chosen, with all servers that were
+// and can do it: medians, and in brackets the lowest and the highest run.
+func report(out io.Writer, o options, which []workload, all []*kind, records []record) {
+	fmt.Fprintf(out, "Measured on %s on %s, %d processors, %s: %s, by a generator of %s. Payloads of %d bytes; %d runs of %v each after %v of warming up, the servers by turns; medians, in brackets the lowest and the highest run. Generator and server share the processors.\n",
+		time.Now().Format("2006-01-02"), processor(), runtime.NumCPU(), kernel(), cmp.Or(o.version, "no gatepost"), runtime.Version(), o.size, o.runs, o.measure, o.warm)
 	var versions []string
 	for _, v := range []struct {
 		name string
 		text string
 	}{{"mosquitto", said(o.mosquitto, "-h")}, {"nats", said(o.nats, "-v")}} {
-		if line, _, _ := strings.Cut(v.text, "\n"); line != "" && slices.ContainsFunc(records, func(r record) bool { return strings.HasPrefix(r.Server, v.name) }) {
+		if line, _, _ := strings.Cut(v.text, "\n"); line != "" && slices.ContainsFunc(all, func(k *kind) bool { return strings.HasPrefix(k.name, v.name) }) {
 			versions = append(versions, line)
 		}
 	}
 	if len(versions) > 0 {
 		fmt.Fprintf(out, "\nThe others: %s.\n", strings.Join(versions, "; "))
 	}
-	for _, w := range workloads() {
-		if !slices.ContainsFunc(records, func(r record) bool { return r.Workload == w.name }) {
+	for _, w := range which {
+		if !slices.ContainsFunc(all, w.fits) {
 			continue
 		}
 		fmt.Fprintf(out, "\n### %s\n\n%s.\n\n| server | acknowledged means |", w.name, strings.ToUpper(w.says[:1])+w.says[1:])
@@ -98,11 +99,14 @@ func report(out io.Writer, o options, all []*kind, records []record) {
 		fmt.Fprintf(out, " gatepost has |\n|%s\n", strings.Repeat("---|", len(w.columns)+3))
 		own, measured := gather(records, w.name, "gatepost", w.columns[0])
 		for _, k := range all {
-			if !slices.ContainsFunc(records, func(r record) bool { return r.Workload == w.name && r.Server == k.name }) {
+			if !w.fits(k) {
 				continue
 			}
 			name := k.name
-			if n := runs(records, w.name, k.name); n < o.runs {
+			switch n := runs(records, w.name, k.name); {
+			case n == 0:
+				name = fmt.Sprintf("%s, 0 of %d runs, all failed", name, o.runs)
+			case n < o.runs:
 				name = fmt.Sprintf("%s, %d of %d runs, the others failed", name, n, o.runs)
 			}
 			fmt.Fprintf(out, "| %s | %s |", name, k.says)

@@ -58,12 +58,16 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
-func (k *kind) start(work string, env ...string) (*server, error) {
+func (k *kind) start(o options, env ...string) (_ *server, err error) {
 	s := &server{kind: k, exited: make(chan error, 1)}
-	var err error
-	if s.dir, err = os.MkdirTemp(work, "server-"); err != nil {
+	if s.dir, err = os.MkdirTemp(o.work, "server-"); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(s.dir)
+		}
+	}()
 	if s.addr, err = freeAddr(); err != nil {
 		return nil, err
 	}
@@ -75,7 +79,7 @@ func (k *kind) start(work string, env ...string) (*server, error) {
 		return nil, err
 	}
 	unix.Sync() // what others have written is not this one's to wait for
-	s.cmd = exec.Command(k.program, args...)
+	s.cmd = exec.CommandContext(o.ctx, k.program, args...)
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -120,6 +124,17 @@ func (s *server) stop() {
 		<-s.exited
 	}
 	os.RemoveAll(s.dir)
+}
+
+// rest lets the server run for a time, and ends early when it does.
+func (s *server) rest(d time.Duration) error {
+	select {
+	case err := <-s.exited:
+		s.exited <- err // for stop
+		return fmt.Errorf("%s ended: %v\n%s", s.name, err, s.said.String())
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // usage is what a server has used up to a moment.

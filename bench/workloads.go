@@ -33,7 +33,7 @@ func workloads() []workload {
 	return []workload{
 		{"W1a", "50 connections, each one message at a time", serves,
 			func(k *kind, o options) (row, error) { return publishing(k, o, 1) },
-			[]string{"acked/s", "p50 ms", "p99 ms", "server CPU s/M", "switches/msg", "flushes/s", "device B/payload B", "peak RSS MiB"}},
+			[]string{"acked/s", "p50 ms", "p99 ms", "p99/p50", "server CPU s/M", "switches/msg", "flushes/s", "device B/payload B", "peak RSS MiB"}},
 		{"W1b", "50 connections, each 64 messages unanswered", everybody,
 			func(k *kind, o options) (row, error) { return publishing(k, o, 64) },
 			[]string{"acked/s", "p50 ms", "p99 ms", "server CPU s/M", "generator CPU s/M", "flushes/s", "device B/payload B", "peak RSS MiB"}},
@@ -43,11 +43,11 @@ func workloads() []workload {
 			},
 			[]string{"acked/s", "p50 ms", "p99 ms", "max ms", "server CPU s/M", "peak RSS MiB"}},
 		{"paced", "50 connections send 2,000 messages a second together to one receiver; times from when a message was due until it is there", delivers, paced,
-			[]string{"delivered/s", "delivery p50 ms", "delivery p99 ms", "p50 ms", "p99 ms", "server CPU s/M", "one sync ms"}},
+			[]string{"delivered/s", "delivery p50 ms", "delivery p99 ms", "p50 ms", "p99 ms", "server CPU s/M", "one sync ms", "p50 / sync", "delivery p50 / sync", "delivery p99 / sync"}},
 		{"fanout", "one connection sends, 16 messages unanswered, to 500 receivers who acknowledge", delivers, fanout,
 			[]string{"delivered/s", "delivery p50 ms", "delivery p99 ms", "server CPU s/M deliveries", "peak RSS MiB"}},
 		{"backlog", "200,000 messages for one who is away, who then comes and acknowledges all", delivers, backlog,
-			[]string{"drained/s", "acked/s", "RSS MiB full", "peak RSS MiB"}},
+			[]string{"drained/s", "acked/s", "publish CPU s/M", "drain CPU s/M", "RSS MiB full", "peak RSS MiB"}},
 		{"idle", "10,000 connections that do nothing", delivers, idle,
 			[]string{"connects/s", "bytes each", "CPU %", "RSS MiB"}},
 		{"start", "from exec on an empty directory to the first acknowledgement, then 3 s at rest", delivers, cold,
@@ -60,7 +60,7 @@ func publishing(k *kind, o options, window int, env ...string) (row, error) {
 	if k.copies {
 		return copying(o), nil
 	}
-	s, err := k.start(o.work, env...)
+	s, err := k.start(o, env...)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +109,9 @@ func (l *load) row(s *server, before, after usage, n int64) row {
 		"p50 ms":  quantile(l.acks, 0.5), "p99 ms": quantile(l.acks, 0.99), "p99.9 ms": quantile(l.acks, 0.999), "max ms": quantile(l.acks, 1),
 		"peak RSS MiB": s.memory("VmHWM") / (1 << 20),
 	}
+	if r["p50 ms"] > 0 {
+		r["p99/p50"] = r["p99 ms"] / r["p50 ms"]
+	}
 	if before.flushes >= 0 {
 		r["flushes/s"] = float64(after.flushes-before.flushes) / seconds
 	}
@@ -128,11 +131,11 @@ func (l *load) row(s *server, before, after usage, n int64) row {
 }
 
 func paced(k *kind, o options) (row, error) {
-	sync, err := oneSync(o.work)
+	one, err := oneSync(o.work)
 	if err != nil {
 		return nil, err
 	}
-	s, err := k.start(o.work)
+	s, err := k.start(o)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +156,12 @@ func paced(k *kind, o options) (row, error) {
 		return nil, err
 	}
 	r := l.row(s, before, after, l.acked.Load())
-	r["one sync ms"] = sync
+	r["one sync ms"] = one
+	for _, column := range []string{"p50", "delivery p50", "delivery p99"} {
+		if v, ok := r[column+" ms"]; ok && one > 0 {
+			r[column+" / sync"] = v / one
+		}
+	}
 	return r, nil
 }
 
@@ -195,7 +203,7 @@ func oneSync(work string) (float64, error) {
 
 func fanout(k *kind, o options) (row, error) {
 	const receivers = 500
-	s, err := k.start(o.work)
+	s, err := k.start(o)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +249,7 @@ func fanout(k *kind, o options) (row, error) {
 
 func backlog(k *kind, o options) (row, error) {
 	const all, senders = 200_000, 50
-	s, err := k.start(o.work)
+	s, err := k.start(o)
 	if err != nil {
 		return nil, err
 	}
@@ -257,6 +265,7 @@ func backlog(k *kind, o options) (row, error) {
 	if err != nil {
 		return nil, err
 	}
+	before := s.usage()
 	l := &load{size: o.size, window: 64, limit: all / senders, publishers: senders, start: time.Now()}
 	var sending sync.WaitGroup
 	for i, c := range conns {
@@ -271,8 +280,8 @@ func backlog(k *kind, o options) (row, error) {
 	if err := l.failed.Load(); err != nil {
 		return nil, *err
 	}
-	full := s.memory("VmRSS")
-	began := time.Now()
+	between, full := s.usage(), s.memory("VmRSS")
+	began := time.Since(l.start)
 	if receiver, err = k.consumer(s, "r0", "r0", false); err != nil {
 		return nil, err
 	}
@@ -280,8 +289,10 @@ func backlog(k *kind, o options) (row, error) {
 	if err := l.receive(receiver, all); err != nil {
 		return nil, err
 	}
+	after := s.usage()
 	return row{
-		"acked/s": all / published.Seconds(), "drained/s": all / time.Since(began).Seconds(),
+		"acked/s": all / published.Seconds(), "drained/s": all / (l.received - began).Seconds(),
+		"publish CPU s/M": (between.cpu - before.cpu) / all * 1e6, "drain CPU s/M": (after.cpu - between.cpu) / all * 1e6,
 		"RSS MiB full": full / (1 << 20), "peak RSS MiB": s.memory("VmHWM") / (1 << 20),
 	}, nil
 }
@@ -292,7 +303,7 @@ const atRest = 10 * time.Second
 
 func idle(k *kind, o options) (row, error) {
 	const all, together = 10_000, 64
-	s, err := k.start(o.work)
+	s, err := k.start(o)
 	if err != nil {
 		return nil, err
 	}
@@ -316,8 +327,13 @@ func idle(k *kind, o options) (row, error) {
 	var dialing sync.WaitGroup
 	for w := range together {
 		dialing.Go(func() {
-			for i := w; i < all && failures[w] == nil; i += together {
-				conns[i], failures[w] = connect(s, fmt.Sprint("idle", i))
+			for i := w; i < all; i += together {
+				c, err := connect(s, fmt.Sprint("idle", i))
+				if err != nil { // c may be the nil of a type, which cannot be closed
+					failures[w] = err
+					break
+				}
+				conns[i] = c
 			}
 		})
 	}
@@ -326,9 +342,13 @@ func idle(k *kind, o options) (row, error) {
 	if err := errors.Join(failures...); err != nil {
 		return nil, err
 	}
-	time.Sleep(2 * time.Second)
+	if err := s.rest(2 * time.Second); err != nil {
+		return nil, err
+	}
 	before, ran := time.Now(), s.running()
-	time.Sleep(max(o.measure, atRest))
+	if err := s.rest(max(o.measure, atRest)); err != nil {
+		return nil, err
+	}
 	return row{
 		"CPU %":      float64(s.running()-ran) / float64(time.Since(before)) * 100,
 		"connects/s": all / took.Seconds(), "bytes each": (s.private() - private) / all, "RSS MiB": s.memory("VmRSS") / (1 << 20),
@@ -336,7 +356,7 @@ func idle(k *kind, o options) (row, error) {
 }
 
 func cold(k *kind, o options) (row, error) {
-	s, err := k.start(o.work)
+	s, err := k.start(o)
 	if err != nil {
 		return nil, err
 	}
@@ -351,9 +371,13 @@ func cold(k *kind, o options) (row, error) {
 	}
 	first := time.Since(s.started)
 	c.close()
-	time.Sleep(time.Second)
+	if err := s.rest(time.Second); err != nil {
+		return nil, err
+	}
 	before := s.usage()
-	time.Sleep(3 * time.Second)
+	if err := s.rest(3 * time.Second); err != nil {
+		return nil, err
+	}
 	after := s.usage()
 	return row{
 		"listens ms": s.reached.Seconds() * 1000, "first ack ms": first.Seconds() * 1000,

@@ -42,7 +42,6 @@ func idleWukong(addr, id string, key []byte) (conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.in = make([]byte, 512)
 	hello := wukong.Connect{Version: wukong.LatestVersion, DeviceID: []byte(id), UID: []byte(id), ClientTimestamp: time.Now().UnixMilli(), ClientKey: key}
 	s.out = hello.Append(s.out)
 	s.SetDeadline(time.Now().Add(silence))
