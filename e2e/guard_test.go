@@ -257,7 +257,9 @@ func TestGuardCallsOfFanout(t *testing.T) {
 	// in one to three portions, and RECVACKs come back in as many. How many depends
 	// on who runs when, so the bound leaves room for eight. A write for each RECV
 	// would make it above 1.
-	atMost(t, "reads and writes a delivery", float64(calls["read"]+calls["write"])/deliveries, 0.25)
+	// Whatever the calls are called: what belongs to the log is taken off.
+	log := calls["fdatasync"] + calls["fsync"] + calls["pwrite64"] + calls["pwritev"] + calls["statfs"] + calls["fstatfs"]
+	atMost(t, "calls a delivery", float64(work(calls)-log)/deliveries, 0.25)
 	// 1.20 measured: a message is in the log once, and with it 51 bytes of names
 	// and framing, whoever receives it.
 	atMost(t, "bytes of the log a byte of payload", grown["gatepost_wal_bytes_total"]/(windows*guardWindow*guardPayload), 1.3)
@@ -396,7 +398,7 @@ func TestGuardInstructions(t *testing.T) {
 	}
 	var got atomic.Int64
 	delivered := pairs(t, b, senders, &got)
-	// 8,328 to 8,344 measured; the same code gives the same number to a thousandth.
+	// 8,609 to 8,637 measured; the same code gives the same number to some thousandths.
 	// The rest is for another release of Go, and for what the emulator takes over
 	// from the real processor, such as the width of its copies.
 	atMost(t, "instructions a message, SEND to RECVACK", instructions(delivered, &got), 9_500)
@@ -415,7 +417,7 @@ func TestGuardInstructions(t *testing.T) {
 	one := instructions(few, nil)
 	march(t, many, 10) // the channels are there
 	other := instructions(many, nil)
-	// 5,310 of 5,290 measured. Walking a list of the channels would make it above 2.
+	// 5,604 of 5,579 measured. Walking a list of the channels would make it above 2.
 	atMost(t, "instructions a message with 5,120 channels, by those with 8", other/one, 1.1)
 }
 
