@@ -200,7 +200,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		Progress:     func() { b.progress.Add(1) },
 		// Until retention looks again a checkpoint writes two rolls at most,
 		// the log grows by two more before the core waits, and by the rest of
-		// a file.
+		// a file; the three of them may be on the disk already, as spare files.
 		Reserve: 5 * cfg.Wal.RollSize,
 		// Far more than the core lets gather while checkpoints work.
 		MaxUnsaved: 16 * cfg.Wal.RollSize / 128,

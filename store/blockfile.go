@@ -56,10 +56,11 @@ type blocks struct {
 	salt    uint64
 	at      int64 // size of that file with what is pending
 	pending []byte
-	begun   int64  // up to where the kernel was told to write that file out
-	written int64  // and up to where it has
-	floor   uint64 // files with smaller numbers are not written to any more
-	created bool   // a file was made since the last sync
+	begun   int64                                         // up to where the kernel was told to write that file out
+	written int64                                         // and up to where it has
+	pushOut func(fd int, from, to int64, flags int) error // syncFileRange but in tests; nil: there is none
+	floor   uint64                                        // files with smaller numbers are not written to any more
+	created bool                                          // a file was made since the last sync
 	failed  error
 }
 
@@ -98,7 +99,7 @@ func openBlocks(o blockOptions) (*blocks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the block files: %w", err)
 	}
-	b := &blocks{o: o}
+	b := &blocks{o: o, pushOut: syncFileRange}
 	for _, e := range entries {
 		number, salt, ok := parseName(e.Name())
 		if !ok || !e.Type().IsRegular() {
@@ -339,29 +340,38 @@ func (b *blocks) flush() error {
 // writeOut lets the device write what was flushed now, one flush behind the other,
 // instead of all at once when the file is synced: for that long, 10 to 25 ms for a
 // roll of 32 MiB, the syncs of the log stood behind it. Whole pages only, so that none
-// is written twice. An error is one of the device: the sync would not tell it again.
+// is written twice.
+//
+// Where the kernel or the file system has no such call, the first one says so, and all
+// is left to the sync. Any error of the wait is one of the device, whatever it is
+// called: the sync would not tell it again.
 func (b *blocks) writeOut() error {
 	end := b.at &^ (pageMost - 1)
-	if end == b.begun {
+	if b.pushOut == nil || end == b.begun {
 		return nil
 	}
 	fd := int(b.file.Fd())
-	err := syncRange(fd, b.begun, end, unix.SYNC_FILE_RANGE_WRITE)
-	if err == nil && b.written < b.begun {
-		err = syncRange(fd, b.written, b.begun, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	switch err := b.pushOut(fd, b.begun, end, unix.SYNC_FILE_RANGE_WRITE); {
+	case err == nil:
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ESPIPE), errors.Is(err, unix.EPERM):
+		b.pushOut = nil
+		return nil
+	default:
+		return err
+	}
+	if b.written < b.begun {
+		if err := b.pushOut(fd, b.written, b.begun, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER); err != nil {
+			return err
+		}
 	}
 	b.begun, b.written = end, b.begun
-	return err
+	return nil
 }
 
-// syncRange is sync_file_range(2); file systems that have none leave all to the sync.
-func syncRange(fd int, from, to int64, flags int) error {
+// syncFileRange is sync_file_range(2).
+func syncFileRange(fd int, from, to int64, flags int) error {
 	for {
-		switch err := unix.SyncFileRange(fd, from, to-from, flags); err {
-		case unix.EINTR:
-		case nil, unix.ENOSYS, unix.EINVAL, unix.ESPIPE, unix.EOPNOTSUPP:
-			return nil
-		default:
+		if err := unix.SyncFileRange(fd, from, to-from, flags); err != unix.EINTR {
 			return os.NewSyscallError("sync_file_range", err)
 		}
 	}

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"gatepost/message"
 )
@@ -463,4 +466,94 @@ func BenchmarkBlockRead(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// What is flushed is written out in whole pages, each once and in order, wherever a
+// file begins or ends; an error of the wait fails what comes, whatever it is called,
+// and a file system that has no such call is left alone.
+func TestHistoryIsWrittenOutWhileItIsMade(t *testing.T) {
+	type call struct {
+		file     string
+		from, to int64
+		waits    bool
+	}
+	var calls []call
+	fails := func(c call) error { return nil }
+	open := func(dir string) *blocks {
+		b, err := openBlocks(blockOptions{Dir: dir, FileSize: 3 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.pushOut = func(fd int, from, to int64, flags int) error {
+			name, err := os.Readlink(fmt.Sprint("/proc/self/fd/", fd))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := call{name, from, to, flags&unix.SYNC_FILE_RANGE_WAIT_AFTER != 0}
+			calls = append(calls, c)
+			return fails(c)
+		}
+		return b
+	}
+	noise := make([]byte, 60_001)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	add := func(b *blocks, sections int) (err error) {
+		for range sections {
+			if _, err = b.append(section{kind: kindBlock, first: 1}, noise); err != nil {
+				return err
+			}
+		}
+		return b.sync()
+	}
+	dir := t.TempDir()
+	b := open(dir)
+	for range 3 { // each time goes on where the last one has ended
+		if err := add(b, 40); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begun, waited := map[string]int64{}, map[string]int64{}
+	for _, c := range calls {
+		at := begun
+		if c.waits {
+			at = waited
+		}
+		if c.from%pageMost != 0 || c.to%pageMost != 0 || c.to <= c.from || c.from < at[c.file] {
+			t.Fatalf("%+v behind %d", c, at[c.file])
+		}
+		if at[c.file] = c.to; waited[c.file] > begun[c.file] {
+			t.Fatalf("%+v: waits for what was not begun", c)
+		}
+	}
+	if len(begun) < 3 {
+		t.Errorf("%d files, want more", len(begun))
+	}
+	for _, f := range b.files() {
+		name := b.path(f.number, f.salt)
+		if left := f.size - begun[name]; left < 0 || left > flushBytes+2*pageMost {
+			t.Errorf("%s: %d bytes, of which %d are left to the sync", name, f.size, left)
+		}
+	}
+	b.close()
+
+	fails = func(c call) error {
+		if c.waits {
+			return os.NewSyscallError("sync_file_range", unix.EOPNOTSUPP)
+		}
+		return nil
+	}
+	b = open(t.TempDir())
+	if err := add(b, 40); !errors.Is(err, unix.EOPNOTSUPP) || b.sync() == nil {
+		t.Errorf("an error of the device: %v", err)
+	}
+	b.abandon()
+	b.close()
+
+	calls = nil
+	fails = func(call) error { return os.NewSyscallError("sync_file_range", unix.ENOSYS) }
+	b = open(t.TempDir())
+	if err := add(b, 40); err != nil || len(calls) != 1 {
+		t.Errorf("without the call: %v, tried %d times", err, len(calls))
+	}
+	b.close()
 }

@@ -197,12 +197,15 @@ const (
 func (s *Store) writeAnswers(f *frozen) (last []byte, err error) {
 	t := &s.try
 	t.answers = append([]answerPage(nil), s.answers...)
-	for part, rest := uint32(0), f.answers; len(rest) > 0; part++ {
-		n := answersPart
+	if f.portion == 0 {
+		f.portion = answersPart
 		if s.pressed.Load() {
-			n *= lateParts
+			f.portion *= lateParts
 		}
-		n = min(cmp.Or(s.o.part, n), len(rest))
+		f.portion = cmp.Or(s.o.part, f.portion)
+	}
+	for part, rest := uint32(0), f.answers; len(rest) > 0; part++ {
+		n := min(f.portion, len(rest))
 		packed := packedAnswers{bytes: make([]byte, 0, 26*n)}
 		for _, a := range rest[:n] {
 			packed.add(a)

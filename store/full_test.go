@@ -774,3 +774,45 @@ func TestAnswersOfACheckpointThatWasNotCompleted(t *testing.T) {
 	}
 	w.kill()
 }
+
+// An attempt at a checkpoint leaves answers behind, and it is late when it is tried
+// again: none comes back twice, which would push others out of the window.
+func TestAnswersOfAnAttemptThatFailed(t *testing.T) {
+	w := newWorld(t)
+	w.say("a", []byte("x"))
+	w.roll()
+	f := <-w.store.work
+	w.store.o.part = 0
+	w.store.meta.segment = metaSegment
+	f.window = 2*answersPart + 100
+	f.answers = make([]message.Answer, f.window)
+	for i := range f.answers {
+		f.answers[i] = message.Answer{Key: [2]uint64{uint64(i + 1), 2}, MessageID: 1, Seq: uint64(i + 1)}
+	}
+	parts := 2
+	w.store.meta.o.fail = func(string) error {
+		if parts--; parts < 0 {
+			return errors.New("no space")
+		}
+		return nil
+	}
+	if err := w.store.write(f); err == nil {
+		t.Fatal("it was completed")
+	}
+	w.store.pressed.Store(true)
+	w.store.again()
+	w.store.meta.segment = metaSegment
+	if err := w.store.write(f); err != nil {
+		t.Fatal(err)
+	}
+	w.kill()
+	s, restored, _, err := Open(w.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Collect(restored.Answers); !slices.Equal(got, f.answers) {
+		t.Errorf("%d answers were given, %d come back", len(f.answers), len(got))
+	}
+	s.Close()
+	s.Run()
+}

@@ -143,6 +143,7 @@ type frozen struct {
 	users      []state          // an empty value: there is no account any more
 	bytes      []byte           // that states and users lie in
 	answers    []message.Answer // given since the checkpoint before
+	portion    int              // answers in a part; the same at each attempt, so that one writes over what another left
 	window     int
 	hooks      bool
 	put        int64 // Store.put when it was taken

@@ -254,16 +254,12 @@ func (l *Log) Files(from uint64) (names []string, err error) {
 	return names, err
 }
 
-// Size returns how many bytes all generations take.
+// Size returns how many bytes all generations take. Files that are kept to be used
+// again are not in it: they are what the next ones are made of.
 func (l *Log) Size() (bytes int64, err error) {
 	numbers, err := list(l.dir)
 	for _, number := range numbers {
 		if info, err := os.Stat(generationFile(l.dir, number)); err == nil {
-			bytes += info.Size()
-		}
-	}
-	for i := range maxSpares {
-		if info, err := os.Stat(sparePath(l.dir, i)); err == nil {
 			bytes += info.Size()
 		}
 	}

@@ -40,11 +40,11 @@ func (r *recycled) Sync() error {
 func (r *recycled) Close() error { return r.file.Close() }
 
 const (
-	// maxSpares is how many retired files are kept to be used again: as many as a
-	// checkpoint retires at a time when the log is ahead of it, four rolls (farBehind in
-	// broker). With two, half of the files were deleted and filled anew under full load,
+	// maxSpares is how many retired files are kept to be used again: as many as one
+	// checkpoint retires when the log is as far ahead of it as the core lets it, two
+	// rolls. With two, half of the files were deleted and filled anew under full load,
 	// which was a fifth of what the log wrote.
-	maxSpares = 4
+	maxSpares = 3
 	fillBytes = 256 << 10
 )
 
@@ -79,11 +79,11 @@ func (l *Log) takeSpare(path string) error {
 	return nil
 }
 
-// keepSpare makes a file a spare one if there is room for it and it has its
-// full size.
+// keepSpare makes a file a spare one if there is room for it, it has its full size,
+// and its space is not wanted by others.
 func (l *Log) keepSpare(path string) (kept bool, err error) {
 	info, err := os.Stat(path)
-	if err != nil || info.Size() < l.roll {
+	if err != nil || info.Size() < l.roll || l.tight() {
 		return false, nil
 	}
 	l.spares.Lock()
@@ -99,6 +99,12 @@ func (l *Log) keepSpare(path string) (kept bool, err error) {
 		return true, os.Rename(path, sparePath(l.dir, i))
 	}
 	return false, nil
+}
+
+// tight reports whether the disk is nearly as full as it may get.
+func (l *Log) tight() bool {
+	free, ok := l.free(l.lock)
+	return ok && free < l.headroom+2*l.roll
 }
 
 // fill writes a file of zeros as large as a roll, durable. If that fails, there
@@ -132,10 +138,7 @@ func (l *Log) prepare() {
 			return
 		}
 	}
-	if free, ok := l.free(l.lock); ok && free < l.headroom+2*l.roll {
-		return
-	}
-	if !l.preparing.CompareAndSwap(false, true) {
+	if l.tight() || !l.preparing.CompareAndSwap(false, true) {
 		return
 	}
 	l.background.Go(func() {
