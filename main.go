@@ -40,6 +40,10 @@ func main() {
 	}))
 }
 
+// heapLimit is what the heap may take, in bytes: what the budget leaves for it, or
+// GOMEMLIMIT of the environment where that is less.
+func heapLimit(cfg *config.Config) int64 { return min(cfg.HeapLimit(), debug.SetMemoryLimit(-1)) }
+
 // run is a box from start to stop. It returns when ctx is cancelled and all is
 // on disk, or with the reason why a part could not go on.
 func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
@@ -53,8 +57,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	for _, w := range cfg.Hardware.Warnings {
 		logger.Warn(w)
 	}
-	// GOMEMLIMIT of the environment holds too, where it is less.
-	debug.SetMemoryLimit(min(cfg.HeapLimit(), debug.SetMemoryLimit(-1)))
+	debug.SetMemoryLimit(heapLimit(cfg))
 	manager, err := systemd.New(os.Getenv, os.Getpid())
 	if err != nil {
 		logger.Warn("service manager is not told everything", "err", err)

@@ -64,7 +64,7 @@ type event struct {
 
 // lookAhead is for how many messages at a time what the dedup window needs is
 // brought into the cache: more than the misses that a processor has under way at
-// once. Measured on 2026-11-24, see docs/benchmarks.md, "Sizes and waiting".
+// once. Measured on 2026-11-28, see docs/benchmarks.md, "Sizes and waiting".
 const lookAhead = 32
 
 // Broker is the core. All fields belong to apply but for access, stats and

@@ -307,7 +307,7 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 // Blocking at once leaves the processor parked in the system call until the
 // runtime takes it back, and whoever was made runnable meanwhile (the log's
 // committer) waits for that: 450-900 us median at 20,000 frames/s against
-// 23-50 (2-vCPU VM, Go 1.26). One poll and one yield: measured on 2026-11-24
+// 23-50 (2-vCPU VM, Go 1.26). One poll and one yield: measured on 2026-11-28
 // as a whole, see docs/benchmarks.md, "Sizes and waiting".
 func (l *Loop) wait(d time.Duration) (int, error) {
 	if d == 0 {

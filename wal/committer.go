@@ -119,7 +119,7 @@ func (c *Committer) Propose(b *message.Batch) error {
 }
 
 // fewBatches is how many batches make a group that does not wait for more: a
-// linger is for few senders. Measured on 2026-11-24, see docs/benchmarks.md,
+// linger is for few senders. Measured on 2026-11-28, see docs/benchmarks.md,
 // "Sizes and waiting".
 const fewBatches = 8
 

@@ -313,6 +313,46 @@ func TestRetiredFilesAreUsedAgain(t *testing.T) {
 	}
 }
 
+// Files that are kept to be used again are not counted as the log's, and on a disk
+// that is nearly full none is kept.
+func TestSpareFilesTakeNobodysSpace(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := again(t, dir)
+	spares := func() int {
+		names, err := filepath.Glob(filepath.Join(dir, logName, "spare-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	free := l.headroom + 2*l.roll - 1
+	l.free = func(*os.File) (int64, bool) { return free, true }
+	retire := func() {
+		for begun := l.at.generation; l.at.generation < begun+2; {
+			add(t, l, strings.Repeat("z", 200))
+		}
+		l.background.Wait()
+		if err := l.Retire(l.at.generation); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if retire(); spares() != 0 {
+		t.Errorf("%d files are kept on a disk that is nearly full", spares())
+	}
+	free++
+	if retire(); spares() == 0 {
+		t.Error("no file is kept")
+	}
+	info, err := os.Stat(generationFile(dir, l.at.generation))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size, err := l.Size(); err != nil || size != info.Size() {
+		t.Errorf("the log is said to take %d bytes beside %d spare files, its only file has %d (%v)", size, spares(), info.Size(), err)
+	}
+	closeLog(t, l)
+}
+
 // The file that a version of today has written is read by all later ones.
 func TestOldRecycledFormat(t *testing.T) {
 	dir := t.TempDir()

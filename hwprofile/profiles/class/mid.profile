@@ -22,7 +22,7 @@ mailbox_bytes = "4MiB"
 
 [wal]
 roll_size = "16MiB"
-group_bytes = "1MiB" # measured on 2026-11-24, as read_budget, scratch, group_items and loops; see docs/benchmarks.md
+group_bytes = "1MiB" # measured on 2026-11-28, as read_budget, scratch, group_items and loops; see docs/benchmarks.md
 group_items = 2048
 headroom = "64MiB"
 

@@ -22,7 +22,7 @@ mailbox_bytes = "2MiB"
 
 [wal]
 roll_size = "8MiB"
-group_bytes = "512KiB" # measured on 2026-11-24, as read_budget, scratch, group_items and loops; see docs/benchmarks.md
+group_bytes = "512KiB" # measured on 2026-11-28, as read_budget, scratch, group_items and loops; see docs/benchmarks.md
 group_items = 1024
 headroom = "32MiB"
 

@@ -22,7 +22,7 @@ mailbox_bytes = "1MiB"
 
 [wal]
 roll_size = "4MiB"
-group_bytes = "256KiB" # measured on 2026-11-24, as read_budget, scratch, group_items and loops; see docs/benchmarks.md
+group_bytes = "256KiB" # measured on 2026-11-28, as read_budget, scratch, group_items and loops; see docs/benchmarks.md
 group_items = 512
 headroom = "16MiB"
 
