@@ -536,18 +536,23 @@ func TestHistoryIsWrittenOutWhileItIsMade(t *testing.T) {
 	}
 	b.close()
 
-	fails = func(c call) error {
-		if c.waits {
-			return os.NewSyscallError("sync_file_range", unix.EOPNOTSUPP)
+	for _, bad := range []struct {
+		waits bool
+		err   error
+	}{{true, unix.EOPNOTSUPP}, {true, unix.EIO}, {false, unix.EIO}, {false, unix.ENOSPC}} {
+		fails = func(c call) error {
+			if c.waits == bad.waits {
+				return os.NewSyscallError("sync_file_range", bad.err)
+			}
+			return nil
 		}
-		return nil
+		b = open(t.TempDir())
+		if err := add(b, 40); !errors.Is(err, bad.err) || b.sync() == nil {
+			t.Errorf("an error of the device, %+v: %v", bad, err)
+		}
+		b.abandon()
+		b.close()
 	}
-	b = open(t.TempDir())
-	if err := add(b, 40); !errors.Is(err, unix.EOPNOTSUPP) || b.sync() == nil {
-		t.Errorf("an error of the device: %v", err)
-	}
-	b.abandon()
-	b.close()
 
 	calls = nil
 	fails = func(call) error { return os.NewSyscallError("sync_file_range", unix.ENOSYS) }
