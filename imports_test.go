@@ -25,6 +25,7 @@ const (
 var allowed = map[string][]string{
 	// Leaves: they know nothing of a broker.
 	"ack":       {},
+	"diskio":    {},
 	"queue":     {},
 	"metrics":   {},
 	"systemd":   {xsys},
@@ -38,19 +39,19 @@ var allowed = map[string][]string{
 
 	"config": {"hwprofile", "settings"},
 	"netio":  {"ring", xsys},
-	"wal":    {"message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
-	"store":  {"message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb", xsys},
+	"wal":    {"diskio", "message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
+	"store":  {"diskio", "message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb", xsys},
 
-	"backup": {"store", "wal"},
+	"backup": {"diskio", "store", "wal"},
 
 	"calibrate": {"hwprofile", "netio", xsys},
 
 	// The core knows no socket, no protocol and no disk.
-	"broker":  {"message", "queue", "github.com/dchest/siphash"},
-	"session": {"ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
-	"api":     {"broker", "message", "metrics", "queue", "wukong"},
-	"cli":     {"backup", "calibrate", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
-	"": {"ack", "api", "backup", "broker", "cli", "config", "handover", "hwprofile", "message", "metrics", "netio", "queue",
+	"broker":  {"diskio", "message", "queue", "github.com/dchest/siphash"},
+	"session": {"diskio", "ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
+	"api":     {"diskio", "broker", "message", "metrics", "queue", "wukong"},
+	"cli":     {"diskio", "backup", "calibrate", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
+	"": {"ack", "api", "backup", "broker", "cli", "config", "diskio", "handover", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},
 
 	// Measures the binary from outside, with the CLI's client.
