@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"gatepost/diskio"
 )
 
 // Lock makes the data directory dir if need be and takes it for this process
@@ -50,22 +52,7 @@ func makeDir(dir string) error {
 	} else if err != nil {
 		return fmt.Errorf("cannot make a directory: %w", err)
 	}
-	f, err := os.Open(parent)
-	if err != nil {
-		return fmt.Errorf("cannot open a directory to sync it: %w", err)
-	}
-	defer f.Close()
-	return syncDir(f)
-}
-
-// syncDir makes the names in dir durable.
-func syncDir(dir *os.File) error {
-	// Some file systems know no sync of a directory and say so; nothing can
-	// be done about that.
-	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("cannot sync a directory: %w", err)
-	}
-	return nil
+	return diskio.SyncDir(parent)
 }
 
 // freeBytes returns what is left for this process on the disk of dir; ok is

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatepost/diskio"
 	"gatepost/message"
 )
 
@@ -85,7 +86,9 @@ type Log struct {
 	newEngine func(dir string) (engine, error)
 	plain     bool // its entries have no varint in front
 
-	spares     sync.Mutex // guards the names of spare files
+	marks      sync.Mutex        // guards damaged and the files with reasons
+	damaged    map[uint64]string // reasons for the quarantine that could not be written down, by generation
+	spares     sync.Mutex        // guards the names of spare files
 	preparing  atomic.Bool
 	newest     atomic.Uint64 // generation that can be read
 	holds      atomic.Int32  // retire nothing while it is not 0
@@ -186,9 +189,10 @@ func (l *Log) ReadAt(p []byte, generation uint64, offset int64) error {
 	return l.files.readAt(p, generation, offset)
 }
 
-// Retire deletes the generations below one. What is in them must be stored
-// elsewhere; who reads it just now finishes, later reads fail with
-// fs.ErrNotExist. Any goroutine may call it, one at a time.
+// Retire deletes the generations below one, and moves those that Quarantine has
+// marked there. What is in them must be stored elsewhere; who reads it just now
+// finishes, later reads fail with fs.ErrNotExist. Any goroutine may call it, one at
+// a time.
 func (l *Log) Retire(below uint64) error {
 	if l.holds.Load() > 0 {
 		return nil // the next checkpoint does it
@@ -198,24 +202,31 @@ func (l *Log) Retire(below uint64) error {
 		return err
 	}
 	removed := false
+	var failed error // of those that are to be kept: the others give their space back all the same
 	for _, number := range numbers {
 		if number >= below {
 			break
 		}
-		if err := l.remove(number); err != nil {
-			return err
+		damaged, err := l.isDamaged(number)
+		if err == nil && damaged {
+			l.files.forget(number)
+			err = l.setAside(number)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("cannot keep generation %d of the log in the quarantine: %w", number, err))
+			continue
+		}
+		if !damaged {
+			if err := l.remove(number); err != nil {
+				return err
+			}
 		}
 		removed = true
 	}
-	if !removed || l.noSync {
-		return nil
+	if removed && !l.noSync {
+		failed = errors.Join(failed, diskio.SyncDir(filepath.Join(l.dir, logName)))
 	}
-	d, err := os.Open(filepath.Join(l.dir, logName))
-	if err != nil {
-		return fmt.Errorf("cannot retire generations of the log: %w", err)
-	}
-	defer d.Close()
-	return syncDir(d)
+	return failed
 }
 
 // remove deletes a generation, or makes its file a spare one.
@@ -393,8 +404,8 @@ func (l *Log) begin() error {
 	(&header{kind: kindHeader, generation: number, salt: l.salt, index: l.at.next, term: term}).seal(frame)
 	err = l.write(e, number, frame)
 	if err == nil && !l.noSync {
-		if err = syncDir(names); err == nil {
-			err = syncDir(above)
+		if err = diskio.SyncOpenDir(names); err == nil {
+			err = diskio.SyncOpenDir(above)
 		}
 	}
 	if err != nil {

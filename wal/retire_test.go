@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -147,4 +148,72 @@ func TestReplayBeginsBehindTheCheckpoint(t *testing.T) {
 	same(t, r.groups, []string{"text 4", "text 5"})
 	same(t, r.report.Gaps, []Gap(nil))
 	closeLog(t, l)
+}
+
+// A generation that somebody found damaged is kept for a person: it is moved to
+// the quarantine with the reason beside it, neither deleted nor used again, also
+// when the box was started again in between.
+func TestDamagedGenerationGoesToTheQuarantine(t *testing.T) {
+	for _, recycle := range []bool{false, true} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("recycled %t, restarted %t", recycle, restart), func(t *testing.T) {
+				dir := t.TempDir()
+				o := func(o *Options) { o.Recycle, o.RollSize = recycle, 1 }
+				l, _ := open(t, dir, o)
+				numbers, offsets := generations(t, l, 4)
+				damaged, healthy := numbers[1], numbers[0]
+				was := contents(t, generationFile(dir, damaged))
+				l.Quarantine(damaged, "channel \"a@b\", message 2: wrong checksum")
+				l.Quarantine(damaged, "channel \"a@b\", message 3: wrong checksum")
+				l.Quarantine(99, "is not there")
+				if err := l.ReadAt(make([]byte, recordSize("text 2")), damaged, offsets[1]); err != nil {
+					t.Errorf("it cannot be read any more before it is retired: %v", err)
+				}
+				if restart {
+					closeLog(t, l)
+					var r *replayed
+					l, r = open(t, dir, o)
+					same(t, len(r.report.Gaps), 0)
+				}
+				if err := l.Retire(numbers[3]); err != nil {
+					t.Fatal(err)
+				}
+				closeLog(t, l)
+				kept := filepath.Join(dir, "quarantine", fmt.Sprintf("log-%016x", damaged))
+				same(t, contents(t, filepath.Join(kept, segmentName)), was)
+				same(t, string(contents(t, filepath.Join(kept, "reason"))),
+					"channel \"a@b\", message 2: wrong checksum\nchannel \"a@b\", message 3: wrong checksum\n")
+				names, err := os.ReadDir(filepath.Join(dir, "quarantine"))
+				if err != nil || len(names) != 1 {
+					t.Errorf("the quarantine holds %v (%v), want one generation", names, err)
+				}
+				for _, number := range []uint64{healthy, damaged, 99} {
+					if _, err := os.Lstat(generationDir(dir, number)); !errors.Is(err, fs.ErrNotExist) {
+						t.Errorf("generation %d is still in the log: %v", number, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A name in the quarantine is never taken twice: what was kept stays.
+func TestQuarantineKeepsWhatItHas(t *testing.T) {
+	dir := t.TempDir()
+	taken := filepath.Join(dir, "quarantine", fmt.Sprintf("log-%016x", 1))
+	if err := os.MkdirAll(taken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(taken, "reason"), []byte("older"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := open(t, dir)
+	numbers, _ := generations(t, l, 2)
+	l.Quarantine(numbers[0], "newer")
+	if err := l.Retire(numbers[1]); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	same(t, string(contents(t, filepath.Join(taken, "reason"))), "older")
+	same(t, string(contents(t, filepath.Join(taken+"-2", "reason"))), "newer\n")
 }
