@@ -244,6 +244,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		First:    b.store.Generation(),
 		After:    b.store.Index(),
 		Behind:   hang(os.Getenv("GATEPOST_TEST_HANG")).disk(b.store.Ahead),
+		Progress: func() { b.progress.Add(1) },
 		NoSync:   noSync,
 		Logger:   logger,
 	}, func(c message.Committed) error {

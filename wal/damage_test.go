@@ -3,7 +3,6 @@ package wal
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -448,53 +447,6 @@ func randomDamage(t *testing.T, r *rand.Rand) {
 		if i < last && seen[i] == lost[i] {
 			t.Errorf("group %d: found %t, in a gap %t", i, seen[i], lost[i])
 		}
-	}
-}
-
-// badSectors is a file of which the disk cannot read some.
-type badSectors struct {
-	*bytes.Reader
-	bad []int64
-}
-
-func (f badSectors) ReadAt(p []byte, off int64) (int, error) {
-	for _, b := range f.bad {
-		if b*sector < off+int64(len(p)) && off < (b+1)*sector {
-			return 0, errors.New("input/output error")
-		}
-	}
-	return f.Reader.ReadAt(p, off)
-}
-
-func TestUnreadableSectorsCostOnlyThemselves(t *testing.T) {
-	dir := t.TempDir()
-	l, _ := open(t, dir)
-	for i := range 1000 {
-		add(t, l, fmt.Sprintf("text %0100d", i))
-	}
-	closeLog(t, l)
-	p := contents(t, generationFile(dir, 1))
-	s := scanner{file: badSectors{bytes.NewReader(p), []int64{3, 20}}, limit: int64(len(p)), generation: 1}
-	e, _, wrong := s.head()
-	if wrong != "" {
-		t.Fatal(wrong)
-	}
-	var groups, gaps int
-	for off, found := e.end(), true; found; off = e.end() {
-		var d damage
-		if e, _, found, d = s.group(off); found {
-			groups++
-		}
-		if d.reason != "" {
-			gaps++
-			groups += int(d.last - d.first + 1)
-			if !strings.Contains(d.reason, "input/output error") || d.end-d.start > sector+500 {
-				t.Errorf("%+v", d)
-			}
-		}
-	}
-	if groups != 1000 || gaps != 2 {
-		t.Errorf("%d groups and %d gaps, want 1000 and 2", groups, gaps)
 	}
 }
 

@@ -43,11 +43,13 @@
 //
 // # After a crash
 //
-// Open always gets through damage. A torn tail is left out: nothing in it was
-// acknowledged. Behind a damaged frame the scanner searches for the next whole
-// one and goes on; what is missing is a Gap in the Report, with file, offset
-// and indexes. Bytes that look like a frame but were sent by a client are not
-// taken for one: frames carry a random number of their generation. Only three
-// things keep Open from starting: a file that cannot be opened though it is
-// there, frames of a newer format, and a replay function that fails.
+// Open gets through damage: bytes that were read and are wrong. A torn tail is left
+// out: nothing in it was acknowledged. Behind a damaged frame the scanner searches
+// for the next whole one and goes on; what is missing is a Gap in the Report, with
+// file, offset and indexes, and the file is kept in the quarantine when it is
+// retired. Bytes that look like a frame but were sent by a client are not taken for
+// one: frames carry a random number of their generation. These things keep Open from
+// starting: a file that cannot be opened or read, frames of another format, a replay
+// function that fails. Then nothing is changed. A disk that fails is waited for, 10 s;
+// what it never reads again is given up by Salvage only.
 package wal

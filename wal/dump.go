@@ -15,7 +15,7 @@ import (
 func Dump(out io.Writer, dir string) error {
 	b := bufio.NewWriter(out)
 	stamp := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
-	w := walk{dir: dir}
+	w := walk{dir: dir, read: newReading(0, nil)}
 	if w.first, _ = Oldest(dir); w.first == 1 { // else what is older was retired
 		w.first = 0
 	}
@@ -27,7 +27,7 @@ func Dump(out io.Writer, dir string) error {
 		}
 		fmt.Fprintln(b)
 	}
-	w.gap = func(g Gap) { fmt.Fprintf(b, "  %v\n", g) }
+	w.gap = func(_ uint64, g Gap) { fmt.Fprintf(b, "  %v\n", g) }
 	w.group = func(g *generation, e *entry, batch *message.Batch) error {
 		defer batch.Release()
 		fmt.Fprintf(b, "  group %d: offset %d, term %d, %d records, %d bytes\n", e.index, e.start, e.term, e.records, e.length)

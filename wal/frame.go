@@ -36,6 +36,9 @@ import (
 // believed even when its body is damaged. The salt is a random number of the
 // generation, so that no payload can pretend to be a frame.
 //
+// Magic, version, the places of generation and salt, and the header CRC are the same
+// in all versions: by them a program knows that a frame is whole and not for it.
+//
 // Kind 1, a group: the body is `records` encoded records of package message.
 // The index is that of the group; groups are numbered from 1 without a hole
 // through all generations.
@@ -66,6 +69,7 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // header is the fixed part of a frame.
 type header struct {
+	decoded    bool // it was read, and its checksum is right
 	version    uint8
 	kind       uint8
 	generation uint64
@@ -105,7 +109,7 @@ func (h *header) decode(p []byte) (wrong string) {
 		return fmt.Sprintf("header has checksum %08x, it says %08x", sum, stored)
 	}
 	*h = header{
-		version: p[4], kind: p[5],
+		decoded: true, version: p[4], kind: p[5],
 		generation: le.Uint64(p[8:]), salt: le.Uint64(p[16:]), index: le.Uint64(p[24:]), term: le.Uint64(p[32:]),
 		records: le.Uint32(p[40:]), length: le.Uint32(p[44:]), bodyCRC: le.Uint32(p[48:]),
 		prefixCRC: crc32.Checksum(p[:48], castagnoli()),

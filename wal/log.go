@@ -33,6 +33,11 @@ type Options struct {
 	// older is not replayed and not missed. 0: there is no checkpoint.
 	First uint64
 	After uint64
+	// ReadPatience is how long Open tries again what the disk fails to read, before
+	// it refuses to start; 0: 10 s. Progress is called before each of its waits; nil:
+	// nobody wants to know.
+	ReadPatience time.Duration
+	Progress     func()
 	// NoSync leaves out every sync: what was acknowledged is lost with the
 	// power. It is there so that a test can show that its rig notices.
 	NoSync bool
@@ -71,7 +76,8 @@ type Log struct {
 	logger   *slog.Logger
 	lock     *os.File // the data directory
 	files    files
-	first    uint64 // as in Options
+	read     reading // of the start
+	first    uint64  // as in Options
 	after    uint64
 
 	// The committer's goroutine owns what follows.
@@ -124,7 +130,7 @@ func newLog(o Options) *Log {
 	l := &Log{
 		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, behind: o.Behind, logger: o.Logger,
 		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
-		newEngine: openLibrary, free: freeBytes, plain: o.Recycle,
+		read: newReading(o.ReadPatience, o.Progress), newEngine: openLibrary, free: freeBytes, plain: o.Recycle,
 	}
 	if o.Recycle {
 		l.newEngine = l.openRecycled
@@ -147,15 +153,28 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		return Report{}, err
 	}
 	began := time.Now()
-	w := walk{dir: l.dir, first: l.first, after: l.after, group: func(g *generation, e *entry, b *message.Batch) error {
+	w := walk{dir: l.dir, read: l.read, first: l.first, after: l.after, group: func(g *generation, e *entry, b *message.Batch) error {
 		err := replay(message.Committed{Index: e.index, Term: e.term, Generation: g.number, Offset: e.body, Batch: b})
 		if err != nil {
 			return fmt.Errorf("cannot replay group %d at offset %d of %s: %w", e.index, e.start, g.path, err)
 		}
 		return nil
 	}}
+	type finding struct {
+		generation uint64
+		reason     string
+	}
+	var damage []finding
+	w.gap = func(generation uint64, g Gap) {
+		if !g.Torn && g.Bytes > 0 {
+			damage = append(damage, finding{generation, g.String()})
+		}
+	}
 	if err := w.run(); err != nil {
 		return w.report, err
+	}
+	for _, d := range damage {
+		l.Quarantine(d.generation, d.reason)
 	}
 	l.at = w.seen
 	if w.empty != 0 { // the next one takes its place: a start that brought nothing leaves nothing
@@ -278,14 +297,24 @@ func (l *Log) Size() (bytes int64, err error) {
 }
 
 // Oldest returns the lowest number of a generation in the data directory dir,
-// 0 if there is no log.
+// 0 if there is no log. It fails for a log of a format that this program does not
+// read, before anybody changes something that belongs to it.
 func Oldest(dir string) (uint64, error) {
-	numbers, err := list(dir)
+	r := newReading(0, nil)
+	numbers, err := r.list(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil || len(numbers) == 0 {
 		return 0, err
+	}
+	once := newReading(1, nil) // what cannot be read now is for Open, if it is needed
+	for _, number := range numbers {
+		g := generation{number: number, path: generationFile(dir, number)}
+		var other wrongVersion
+		if err := g.look(&once); errors.As(err, &other) {
+			return 0, err
+		}
 	}
 	return numbers[0], nil
 }

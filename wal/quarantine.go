@@ -87,8 +87,10 @@ func (l *Log) setAside(generation uint64) error {
 	if err := makeDir(above); err != nil {
 		return err
 	}
-	name := filepath.Join(above, fmt.Sprintf("log-%016x", generation))
-	to, err := renameFree(generationDir(l.dir, generation), name)
+	to, err := freeName(filepath.Join(above, fmt.Sprintf("log-%016x", generation)))
+	if err == nil {
+		err = os.Rename(generationDir(l.dir, generation), to)
+	}
 	if err != nil {
 		return err
 	}
@@ -108,18 +110,17 @@ func (l *Log) setAside(generation uint64) error {
 	return diskio.SyncDir(above)
 }
 
-// renameFree renames from to a name that nothing has yet: name, or that with -2,
-// -3, ... after it. Nobody else may make such names meanwhile.
-func renameFree(from, name string) (to string, err error) {
+// freeName returns a name that nothing has yet: name, or that with -2, -3, ... after
+// it. Nobody else may make such names meanwhile.
+func freeName(name string) (free string, err error) {
 	for i := 1; ; i++ {
-		if to = name; i > 1 {
-			to = fmt.Sprintf("%s-%d", name, i)
+		if free = name; i > 1 {
+			free = fmt.Sprintf("%s-%d", name, i)
 		}
-		if _, err := os.Lstat(to); err == nil {
-			continue
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+		if _, err := os.Lstat(free); errors.Is(err, fs.ErrNotExist) {
+			return free, nil
+		} else if err != nil {
+			return "", fmt.Errorf("cannot look for a name in the quarantine: %w", err)
 		}
-		return to, os.Rename(from, to)
 	}
 }

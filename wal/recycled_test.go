@@ -217,7 +217,7 @@ func TestRecycledDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		w := walk{dir: dir, first: 2, after: 30, group: func(_ *generation, _ *entry, b *message.Batch) error {
+		w := walk{dir: dir, read: newReading(0, nil), first: 2, after: 30, group: func(_ *generation, _ *entry, b *message.Batch) error {
 			got = append(got, strings.Join(texts(t, b), " "))
 			b.Release()
 			return nil

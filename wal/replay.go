@@ -1,14 +1,13 @@
 package wal
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"gatepost/diskio"
 	"gatepost/message"
 )
 
@@ -57,6 +56,7 @@ type position struct {
 // walk is one pass over a whole log. Any function may be nil.
 type walk struct {
 	dir    string
+	read   reading
 	first  uint64 // generations below it are not looked at
 	after  uint64 // groups up to it are not handed on
 	report Report
@@ -67,10 +67,11 @@ type walk struct {
 
 	generation func(g *generation)
 	group      func(g *generation, e *entry, b *message.Batch) error // takes over the reference
-	gap        func(gap Gap)
+	gap        func(generation uint64, gap Gap)
 }
 
-// run reads everything. It fails only as the package comment says.
+// run reads everything. It fails only as the package comment says, and then what
+// it has reported is not true of what was not read.
 func (w *walk) run() error {
 	generations, err := w.list()
 	if err != nil {
@@ -86,12 +87,12 @@ func (w *walk) run() error {
 		if g.void {
 			continue
 		}
-		if err := w.read(g); err != nil {
+		if err := w.through(g); err != nil {
 			return err
 		}
 	}
 	if len(generations) == 0 && w.first > 0 {
-		w.add(Gap{File: generationFile(w.dir, w.first),
+		w.add(w.first, Gap{File: generationFile(w.dir, w.first),
 			Reason: fmt.Sprintf("the generation is missing; what was behind group %d is not known", w.after)})
 	}
 	w.seen.next = max(w.seen.next, w.after+1)
@@ -102,7 +103,7 @@ func (w *walk) run() error {
 // list looks at the beginning of each generation, because a header says what
 // the generation before is worth.
 func (w *walk) list() ([]generation, error) {
-	numbers, err := list(w.dir)
+	numbers, err := w.read.list(w.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +113,7 @@ func (w *walk) list() ([]generation, error) {
 			continue
 		}
 		g := generation{number: number, path: generationFile(w.dir, number)}
-		if err := g.look(); err != nil {
+		if err := g.look(&w.read); err != nil {
 			return nil, err
 		}
 		all = append(all, g)
@@ -152,21 +153,17 @@ func list(dir string) ([]uint64, error) {
 }
 
 // look reads the header frame.
-func (g *generation) look() error {
-	f, err := os.Open(g.path)
-	if errors.Is(err, fs.ErrNotExist) {
+func (g *generation) look(r *reading) error {
+	f, err := r.open(g.path)
+	if diskio.Classify(err) == diskio.Gone {
 		g.wrong = "the file is missing"
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("cannot open a file of the log: %w", err)
+		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("cannot look at a file of the log: %w", err)
-	}
-	if g.size = info.Size(); g.size == 0 {
+	defer f.close()
+	if g.size = f.size; g.size == 0 {
 		g.wrong = "the file is empty"
 		return nil
 	}
@@ -175,11 +172,25 @@ func (g *generation) look() error {
 	s.plain = g.plain
 	g.first, g.mark, g.wrong = s.head()
 	g.whole, g.prefix = g.wrong == "", s.view(0, 1)[0]
-	if g.first.version > version {
-		return fmt.Errorf("cannot read %s: it has format version %d and this program knows versions up to %d; "+
-			"it was written by a newer program, use that", g.path, g.first.version, version)
+	if s.err != nil {
+		return s.err
+	}
+	if v := g.first.version; g.first.decoded && v != version {
+		return fmt.Errorf("cannot read %s: %w", g.path, wrongVersion(v))
 	}
 	return nil
+}
+
+// wrongVersion is the error of whole frames of another version. They are not read,
+// neither is anything written after them.
+type wrongVersion uint8
+
+func (found wrongVersion) Error() string {
+	by := "a newer program, use that"
+	if found < version {
+		by = "an older program and this one cannot read it, use the older one"
+	}
+	return fmt.Sprintf("it has format version %d and this program reads version %d; nothing was changed; it was written by %s", uint8(found), version, by)
 }
 
 // isPlain tells from the beginning of a file whether varints are in front of
@@ -189,9 +200,9 @@ func isPlain(p []byte) bool {
 	return has(0) || !has(1) && has(headerSize+markSize)
 }
 
-// read goes through one generation and reports what is missing in front of it
+// through goes through one generation and reports what is missing in front of it
 // and in it.
-func (w *walk) read(g *generation) error {
+func (w *walk) through(g *generation) error {
 	w.report.Generations++
 	gaps := len(w.report.Gaps)
 	w.empty, w.prior = 0, w.seen
@@ -209,10 +220,10 @@ func (w *walk) read(g *generation) error {
 			gap := Gap{File: generationFile(w.dir, g.mark.previous),
 				Reason: fmt.Sprintf("the generation is missing, its successor says it had %d bytes", g.mark.end)}
 			gap.FirstIndex, gap.LastIndex = between(w.seen.next, g.first.index)
-			w.add(gap)
+			w.add(g.mark.previous, gap)
 		}
 		if n, _ := entrySize(markSize, false); !g.plain && g.prefix != byte(n-1) {
-			w.add(Gap{File: g.path, Bytes: 1, Reason: fmt.Sprintf("entry says %d bytes, its header frame has %d", g.prefix, n-1)})
+			w.add(g.number, Gap{File: g.path, Bytes: 1, Reason: fmt.Sprintf("entry says %d bytes, its header frame has %d", g.prefix, n-1)})
 		}
 		s.salt, s.next = g.first.salt, g.first.index
 		w.seen = position{g.number, g.number, g.first.end(), g.first.index}
@@ -221,14 +232,14 @@ func (w *walk) read(g *generation) error {
 	if g.limit == 0 {
 		gap := Gap{File: g.path, Reason: g.wrong}
 		gap.FirstIndex, gap.LastIndex = between(w.seen.next, g.until)
-		w.add(gap)
+		w.add(g.number, gap)
 		return nil
 	}
-	f, err := os.Open(g.path)
+	f, err := w.read.open(g.path)
 	if err != nil {
-		return fmt.Errorf("cannot open a file of the log: %w", err)
+		return err
 	}
-	defer f.Close()
+	defer f.close()
 	s.file = f
 	var off int64
 	if g.whole {
@@ -239,6 +250,9 @@ func (w *walk) read(g *generation) error {
 		var body []byte
 		var d damage
 		e, body, found, d = s.group(off)
+		if s.err != nil {
+			return fmt.Errorf("cannot replay %s: %w", g.path, s.err)
+		}
 		w.damaged(g, d, e, found)
 		if found {
 			off = e.end()
@@ -270,7 +284,7 @@ func (w *walk) damaged(g *generation, d damage, e entry, found bool) {
 		d.reason = strings.TrimPrefix(fmt.Sprintf("%s; cut off: its successor says %d bytes, it has %d", d.reason, g.stated, g.limit), "; ")
 	}
 	if d.reason != "" {
-		w.add(Gap{g.path, d.start, d.end - d.start, d.first, d.last, d.records, d.reason, !found && g.stated == 0 && d.start > 0})
+		w.add(g.number, Gap{g.path, d.start, d.end - d.start, d.first, d.last, d.records, d.reason, !found && g.stated == 0 && d.start > 0 && !d.given})
 	}
 }
 
@@ -283,10 +297,10 @@ func between(next, following uint64) (first, last uint64) {
 	return next, following - 1
 }
 
-func (w *walk) add(g Gap) {
+func (w *walk) add(generation uint64, g Gap) {
 	w.report.Gaps = append(w.report.Gaps, g)
 	if w.gap != nil {
-		w.gap(g)
+		w.gap(generation, g)
 	}
 }
 
@@ -302,7 +316,7 @@ func (w *walk) hand(g *generation, e *entry, body []byte) error {
 		b.Release()
 	}
 	if err != nil {
-		w.add(Gap{File: g.path, Offset: e.start, Bytes: e.end() - e.start, FirstIndex: e.index, LastIndex: e.index, Records: int64(e.records),
+		w.add(g.number, Gap{File: g.path, Offset: e.start, Bytes: e.end() - e.start, FirstIndex: e.index, LastIndex: e.index, Records: int64(e.records),
 			Reason: fmt.Sprintf("whole frame with a wrong content, a mistake of the program that wrote it: %v", err)})
 		return nil
 	}
@@ -318,9 +332,10 @@ func (w *walk) hand(g *generation, e *entry, body []byte) error {
 
 // Check reads the log in the data directory dir without changing or locking
 // anything. first and after are as in Options. On a running broker the newest
-// group may look torn.
+// group may look torn. What cannot be read is an error, as for Open; what it reports
+// until then is not complete.
 func Check(dir string, first, after uint64) (Report, error) {
-	w := walk{dir: dir, first: first, after: after}
+	w := walk{dir: dir, read: newReading(0, nil), first: first, after: after}
 	err := w.run()
 	return w.report, err
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -216,4 +217,37 @@ func TestQuarantineKeepsWhatItHas(t *testing.T) {
 	closeLog(t, l)
 	same(t, string(contents(t, filepath.Join(taken, "reason"))), "older")
 	same(t, string(contents(t, filepath.Join(taken+"-2", "reason"))), "newer\n")
+}
+
+// Damage that a start finds is kept, too; a torn end, which every power cut leaves,
+// is none.
+func TestDamageFoundAtAStartGoesToTheQuarantine(t *testing.T) {
+	for _, recycle := range []bool{false, true} {
+		dir := t.TempDir()
+		o := func(o *Options) { o.Recycle, o.RollSize = recycle, 1 }
+		l, _ := open(t, dir, o)
+		numbers, offsets := generations(t, l, 4)
+		closeLog(t, l)
+		for _, i := range []int{1, 3} { // the last one may be torn
+			edit(t, generationFile(dir, numbers[i]), func(p []byte) []byte { p[offsets[i]+20] ^= 1; return p })
+		}
+		for i := range 2 { // the second finds it again, but for the torn end: its successor knows of that
+			l, r := open(t, dir, o)
+			same(t, r.groups, []string{"text 1", "text 3"})
+			same(t, len(r.report.Gaps), 2-i)
+			closeLog(t, l)
+		}
+		l, _ = open(t, dir, o)
+		if err := l.Retire(l.at.generation); err != nil {
+			t.Fatal(err)
+		}
+		closeLog(t, l)
+		kept, err := os.ReadDir(filepath.Join(dir, quarantineName))
+		if err != nil || len(kept) != 1 || kept[0].Name() != fmt.Sprintf("log-%016x", numbers[1]) {
+			t.Fatalf("recycled %t: the quarantine holds %v (%v)", recycle, kept, err)
+		}
+		if reason := string(contents(t, filepath.Join(dir, quarantineName, kept[0].Name(), reasonName))); strings.Count(reason, "\n") != 1 || !strings.Contains(reason, "checksum") {
+			t.Errorf("the reason beside it is %q", reason)
+		}
+	}
 }

@@ -3,19 +3,17 @@ package wal
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
 
-const (
-	// window is how much the scanner reads at once.
-	window = 256 << 10
-	// sector is what is given up where the disk cannot read.
-	sector = 4096
-)
+// window is how much the scanner reads at once.
+const window = 256 << 10
 
 // scanner finds the frames of one generation in its file, up to limit. It
-// believes nothing that it reads.
+// believes nothing that it reads. What it cannot read it does not judge: it stops
+// with err, and what it has returned since then means nothing.
 type scanner struct {
 	file       io.ReaderAt
 	limit      int64
@@ -25,9 +23,9 @@ type scanner struct {
 	open       bool   // nothing says where the valid part ends
 	next       uint64 // index that the next group must have; 0: not known yet
 
-	buf    []byte // the bytes of the file from at
-	at     int64
-	failed error // last error of a read; the bytes in question count as zeros
+	buf []byte // the bytes of the file from at
+	at  int64
+	err error // of a read; nil: everything was read
 }
 
 // entry is a whole frame and where it lies.
@@ -45,6 +43,7 @@ type damage struct {
 	first, last uint64 // indexes that are gone; 0: not known, or none
 	records     int64  // in them; 0: not known
 	reason      string
+	given       bool // some of it was given up by Salvage
 }
 
 // view returns n bytes from off, valid until the next call; they lie in front
@@ -61,28 +60,22 @@ func (s *scanner) view(off int64, n int) []byte {
 	return s.buf[off-s.at:][:n]
 }
 
-// fill reads buf. Where that fails it tries again sector by sector and puts
-// zeros for those that cannot be read; their frames then have a wrong checksum.
+// fill reads buf, or puts zeros there and sets err. A file that is shorter than a
+// moment ago, because a failed write was cut off, has zeros there.
 func (s *scanner) fill() {
-	if n, err := s.file.ReadAt(s.buf, s.at); n == len(s.buf) {
-		return
-	} else if err == io.EOF { // shorter than a moment ago
-		clear(s.buf[n:])
+	n, err := s.file.ReadAt(s.buf, s.at)
+	if n == len(s.buf) {
 		return
 	}
-	for rest, off := s.buf, s.at; len(rest) > 0; {
-		p := rest[:min(int64(len(rest)), sector-off%sector)]
-		if n, err := s.file.ReadAt(p, off); n < len(p) {
-			clear(p)
-			s.failed = err
-		}
-		rest, off = rest[len(p):], off+int64(len(p))
+	clear(s.buf[n:])
+	if !errors.Is(err, io.EOF) {
+		s.err = err
 	}
 }
 
 // frame reads the frame at off. wrong says why there is none; e.header is
 // filled in all the same when that is good and says where it belongs
-// (e.version is not 0).
+// (e.decoded).
 func (s *scanner) frame(off int64) (e entry, body []byte, wrong string) {
 	if left := s.limit - off; left < headerSize {
 		return e, nil, fmt.Sprintf("torn: %d bytes left, a frame has %d and more", left, headerSize)
@@ -99,6 +92,9 @@ func (s *scanner) frame(off int64) (e entry, body []byte, wrong string) {
 	}
 	e = entry{header: h, start: off, body: off + headerSize}
 	if h.version != version {
+		if s.salt != 0 && s.err == nil { // else a client may have sent it
+			s.err = wrongVersion(h.version)
+		}
 		return e, nil, fmt.Sprintf("format version %d, this program knows %d", h.version, version)
 	}
 	if e.end() > s.limit {
@@ -122,7 +118,7 @@ func (s *scanner) head() (e entry, m mark, wrong string) {
 	if wrong == "" {
 		wrong = m.decode(body)
 	}
-	if wrong == "" {
+	if wrong == "" && s.err == nil {
 		e.start = 0
 		s.salt, s.next = e.salt, e.index
 	}
@@ -146,7 +142,7 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 	if wrong == "" {
 		wrong = s.accept(&e)
 	}
-	if wrong == "" && (s.plain || n == uint64(headerSize+len(body))) {
+	if s.err == nil && wrong == "" && (s.plain || n == uint64(headerSize+len(body))) {
 		if e.start = off; s.next != 0 && e.index > s.next {
 			d.first, d.last, d.reason = s.next, e.index-1, fmt.Sprintf("group %d where %d should be", e.index, s.next)
 		}
@@ -157,8 +153,8 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 	if wrong == "" {
 		wrong = fmt.Sprintf("entry says %d bytes, its frame has %d", n, headerSize+len(body))
 	}
-	if s.failed != nil {
-		wrong += "; the disk could not read all of the file: " + s.failed.Error()
+	if s.err != nil {
+		return e, nil, false, d
 	}
 	expected := s.next
 	if e, body, found = s.search(off); found {
@@ -171,13 +167,15 @@ func (s *scanner) group(off int64) (e entry, body []byte, found bool, d damage) 
 		}
 		return e, body, true, d
 	}
-	if s.plain && s.open && here.version == 0 {
+	if s.err != nil || s.plain && s.open && !here.decoded && !s.ours(off) {
 		return e, nil, false, d // zeros, or what an earlier life of the file left: the end
 	}
 	d = damage{start: off, end: s.limit, reason: wrong}
-	if s.zeros(off) {
+	if s.gaveUp(off) {
+		d.given, d.reason = true, "the disk could not read some of it, and it was given up by a repair: how many groups were in it is not known"
+	} else if s.zeros(off) {
 		d.reason = "zeros up to the end: the file was made longer and never written"
-	} else if here.version != 0 && here.kind == kindGroup && (here.index == expected || expected == 0) {
+	} else if here.decoded && here.kind == kindGroup && (here.index == expected || expected == 0) {
 		d.first, d.last, d.records = here.index, here.index, int64(here.records)
 	}
 	return e, nil, false, d
@@ -210,7 +208,7 @@ func (s *scanner) took(e *entry) {
 
 // search looks at each place behind off that has the magic of a frame.
 func (s *scanner) search(off int64) (e entry, body []byte, found bool) {
-	for at := off; s.limit-at >= headerSize; {
+	for at := off; s.limit-at >= headerSize && s.err == nil; {
 		p := s.ahead(at)
 		i := bytes.Index(p, []byte(magic))
 		if i < 0 {
@@ -226,8 +224,12 @@ func (s *scanner) search(off int64) (e entry, body []byte, found bool) {
 				}
 			}
 			if s.accept(&e) == "" {
+				body = s.view(e.body, int(e.length))
+				if s.err != nil {
+					break
+				}
 				s.took(&e)
-				return e, s.view(e.body, int(e.length)), true
+				return e, body, true
 			}
 		}
 		at++
@@ -248,9 +250,33 @@ func (s *scanner) peekPrefix(off, length int64) (uint64, int64) {
 	return n, int64(got)
 }
 
+// ours says whether something was at off that is neither zeros nor of an earlier
+// life of a plain file: a header with the salt, or bytes that were given up.
+func (s *scanner) ours(off int64) bool {
+	p := s.view(off, int(min(headerSize+int64(len(lostFill)), s.limit-off)))
+	if bytes.Contains(p, []byte(lostFill)) {
+		return true
+	}
+	return s.salt != 0 && len(p) >= headerSize && binary.LittleEndian.Uint64(p[16:]) == s.salt
+}
+
+// gaveUp says whether there is something from off to the limit that Salvage gave up.
+func (s *scanner) gaveUp(off int64) bool {
+	for off < s.limit && s.err == nil {
+		p := s.view(off, int(min(window, s.limit-off)))
+		if bytes.Contains(p, []byte(lostFill)) {
+			return true
+		}
+		if off += int64(len(p)); off < s.limit {
+			off -= int64(len(lostFill))
+		}
+	}
+	return false
+}
+
 // zeros says whether there is nothing but zeros from off to the limit.
 func (s *scanner) zeros(off int64) bool {
-	for off < s.limit {
+	for off < s.limit && s.err == nil {
 		p := s.ahead(off)
 		if len(bytes.TrimLeft(p, "\x00")) > 0 {
 			return false

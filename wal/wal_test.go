@@ -216,19 +216,58 @@ func TestFailingReplayStopsTheStart(t *testing.T) {
 	}
 }
 
-func TestNewerFormatIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	l, _ := open(t, dir)
-	closeLog(t, l)
-	edit(t, generationFile(dir, 1), func(p []byte) []byte {
-		h := header{kind: kindHeader, generation: 1, salt: 1, index: 1}
-		h.seal(p[1:])
-		p[5] = version + 1
-		putHeaderCRC(p[1:])
+// setVersion changes the version of the frame at off and makes its checksum right.
+func setVersion(t testing.TB, path string, off int, v byte) {
+	t.Helper()
+	edit(t, path, func(p []byte) []byte {
+		p[off+4] = v
+		putHeaderCRC(p[off:])
 		return p
 	})
-	if _, _, err := Open(Options{Dir: dir}, nil); err == nil || !strings.Contains(err.Error(), "newer program") {
-		t.Errorf("a log of a newer format: %v", err)
+}
+
+// A log of another format is whole, newer or older: the start refuses, names both
+// versions and changes no byte, wherever the first such frame lies.
+func TestAnotherFormatIsRefused(t *testing.T) {
+	for _, recycle := range []bool{false, true} {
+		for _, v := range []byte{version - 1, version + 1} {
+			for _, where := range []string{"header", "group"} {
+				dir := t.TempDir()
+				l, _ := open(t, dir, func(o *Options) { o.Recycle = recycle })
+				header := 1
+				if recycle {
+					header = 0
+				}
+				off := header
+				if where == "group" {
+					off = int(l.at.end) + 2*header // behind a length of two bytes
+				}
+				add(t, l, strings.Repeat("a", 200))
+				add(t, l, "b")
+				closeLog(t, l)
+				setVersion(t, generationFile(dir, 1), off, v)
+				before := everything(t, dir)
+				if _, err := Oldest(dir); where == "header" && (err == nil || !strings.Contains(err.Error(), "format version")) {
+					t.Errorf("version %d: who opens the store first learns %v", v, err)
+				}
+				l, report, err := Open(Options{Dir: dir, NoSync: true, Recycle: recycle}, (&replayed{t: t}).take)
+				if err == nil {
+					closeLog(t, l)
+					t.Errorf("recycled %t: a %s of version %d is taken for damage: %v", recycle, where, v, report)
+					continue
+				}
+				who := "newer program"
+				if v < version {
+					who = "older program"
+				}
+				for _, word := range []string{who, fmt.Sprintf("version %d ", v), fmt.Sprintf("version %d;", version), generationFile(dir, 1)} {
+					if !strings.Contains(err.Error(), word) {
+						t.Errorf("a %s of version %d: the error does not say %q: %v", where, v, word, err)
+					}
+				}
+				same(t, everything(t, dir), before)
+			}
+		}
 	}
 }
 
