@@ -126,6 +126,48 @@ func cutPower(t *testing.T, engine string) {
 	b.end()
 }
 
+// What a start has replayed and shown to clients is there after a power cut, also
+// when the process before was killed with all of it in the page cache only. The first
+// process does not sync, which makes of the instant between a write and its sync
+// everything that it wrote.
+func TestPowerCutAfterARestart(t *testing.T) {
+	for _, engine := range engines() {
+		t.Run(engine, func(t *testing.T) {
+			d := newDisk(t, 256)
+			b := start(t, set("wal.engine", engine), inDir(filepath.Join(d.dir, "data")), plain, set("wal.headroom", "1MiB"))
+			b.stop() // the directory is on disk
+			b.env = append(b.env, "GATEPOST_TEST_NOSYNC=1")
+			b.start()
+			first := startLoad(t, b, "unsynced", 2000, 100)
+			first.under(t, 1000)
+			b.kill()
+			first.over()
+
+			b.env = b.env[:len(b.env)-1]
+			b.start()
+			h := first.audit(t, b, 0)
+			h.clean(t, "after the kill, from the page cache")
+			second := startLoad(t, b, "synced", 2000, 100)
+			second.under(t, 1000)
+			b.freeze()
+			if err := d.cut(); err != nil {
+				unable(t, "switching off an ext4 file system: %v", err)
+			}
+			b.kill()
+			second.over()
+			d.again(t)
+			b.start()
+			h = first.audit(t, b, 1)
+			h.clean(t, "what the restart replayed, after the power cut")
+			t.Logf("replayed: %v", h)
+			h = second.audit(t, b, 0)
+			h.clean(t, "what came after the restart, after the power cut")
+			t.Logf("after it: %v", h)
+			b.end()
+		})
+	}
+}
+
 // The disk fails under a running broker: nobody gets an acknowledgement any
 // more, the process says why and ends, and what was acknowledged is there once
 // the disk is back.

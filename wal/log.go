@@ -90,6 +90,8 @@ type Log struct {
 
 	// The tests put their own in place of these.
 	newEngine func(dir string) (engine, error)
+	syncFile  func(*os.File) error
+	syncDir   func(path string) error
 	plain     bool // its entries have no varint in front
 
 	marks      sync.Mutex        // guards damaged and the files with reasons
@@ -130,7 +132,7 @@ func newLog(o Options) *Log {
 	l := &Log{
 		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, behind: o.Behind, logger: o.Logger,
 		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
-		read: newReading(o.ReadPatience, o.Progress), newEngine: openLibrary, free: freeBytes, plain: o.Recycle,
+		read: newReading(o.ReadPatience, o.Progress), newEngine: openLibrary, syncFile: (*os.File).Sync, syncDir: diskio.SyncDir, free: freeBytes, plain: o.Recycle,
 	}
 	if o.Recycle {
 		l.newEngine = l.openRecycled
@@ -171,6 +173,9 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		}
 	}
 	if err := w.run(); err != nil {
+		return w.report, err
+	}
+	if err := l.secure(&w); err != nil {
 		return w.report, err
 	}
 	for _, d := range damage {
@@ -243,7 +248,7 @@ func (l *Log) Retire(below uint64) error {
 		removed = true
 	}
 	if removed && !l.noSync {
-		failed = errors.Join(failed, diskio.SyncDir(filepath.Join(l.dir, logName)))
+		failed = errors.Join(failed, l.syncDir(filepath.Join(l.dir, logName)))
 	}
 	return failed
 }

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"gatepost/diskio"
 )
 
 // Damage is kept for a person to look at: a generation in which some was found is
@@ -54,7 +52,7 @@ func (l *Log) Quarantine(generation uint64, reason string) {
 		}
 	}
 	if err == nil && !l.noSync {
-		err = diskio.SyncDir(filepath.Dir(path))
+		err = l.syncDir(filepath.Dir(path))
 	}
 	if err != nil { // such as a full disk: it is kept in memory
 		if l.damaged == nil {
@@ -107,7 +105,7 @@ func (l *Log) setAside(generation uint64) error {
 	if l.noSync {
 		return nil
 	}
-	return diskio.SyncDir(above)
+	return l.syncDir(above)
 }
 
 // freeName returns a name that nothing has yet: name, or that with -2, -3, ... after

@@ -53,6 +53,12 @@ type position struct {
 	next       uint64 // index of the group to come
 }
 
+// stretch is a part of the file of a generation.
+type stretch struct {
+	generation uint64
+	start, end int64
+}
+
 // walk is one pass over a whole log. Any function may be nil.
 type walk struct {
 	dir    string
@@ -61,6 +67,7 @@ type walk struct {
 	after  uint64 // groups up to it are not handed on
 	report Report
 	seen   position
+	tail   stretch  // the newest group
 	last   uint64   // number of the last generation read
 	empty  uint64   // the newest generation, if it is whole and has no group; else 0
 	prior  position // where the log ended in front of it
@@ -257,6 +264,7 @@ func (w *walk) through(g *generation) error {
 		if found {
 			off = e.end()
 			w.seen = position{g.number, g.number, off, e.index + 1}
+			w.tail = stretch{g.number, e.start, off}
 			if err := w.hand(g, &e, body); err != nil {
 				return err
 			}

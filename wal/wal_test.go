@@ -265,7 +265,7 @@ func TestAnotherFormatIsRefused(t *testing.T) {
 						t.Errorf("a %s of version %d: the error does not say %q: %v", where, v, word, err)
 					}
 				}
-				same(t, everything(t, dir), before)
+				unchanged(t, dir, before)
 			}
 		}
 	}
