@@ -19,6 +19,7 @@ func events() []event {
 	return []event{
 		{"starting", "39e8ac41a9234ad78ecabeb756d899ca", "starting", "The process begins."},
 		{"ready", "59647dd31ddb407b8da7b0ff034c3a0f", "ready", "Clients may come; everything from the time before is there."},
+		{"new-data", "0b575f82273f47dfa7136ed299e87d0f", "new data directory", "The data directory held nothing: a new box, or the disk with the data is not mounted."},
 		{"stopping", "e9ec2b817e384ef9ad6432c294cbcfd0", "stopping", "It was told to end, or a part of it has failed."},
 		{"stopped", "751dea8b622a4bcb89ebe94bbdbb3da4", "stopped", "It has ended in order and everything is on disk."},
 		{"damage", "ae2bb71066304cb09594946820139216", "log damaged", "Part of the log could not be read at the start; FILE, OFFSET and REASON say which."},

@@ -118,10 +118,11 @@ type box struct {
 	hup       chan os.Signal
 	hook      api.WebhookOptions      // of the configuration
 	hooks     chan api.WebhookOptions // from reload to tell; one at most
-	progress  atomic.Int64            // of a start: records and blocks read
-	passed    map[string][]int        // descriptors of the service manager that nobody has taken yet
-	before    *inheritance            // what the process before left; nil: nothing
-	demands   byte                    // on who connects, see demandNames
+	marker    marker
+	progress  atomic.Int64     // of a start: records and blocks read
+	passed    map[string][]int // descriptors of the service manager that nobody has taken yet
+	before    *inheritance     // what the process before left; nil: nothing
+	demands   byte             // on who connects, see demandNames
 	core      *broker.Broker
 	store     *store.Store
 	log       *wal.Log
@@ -180,9 +181,17 @@ func (b *box) build(cfg *config.Config) (err error) {
 	if err = b.listen(cfg); err != nil {
 		return err
 	}
+	b.marker = marker{file: cfg.DataMarker, data: cfg.Data, disk: diskOf}
+	fresh, err := b.marker.check()
+	if err != nil {
+		return err
+	}
 	lock, err := wal.Lock(cfg.Data)
 	if err != nil {
 		return err
+	}
+	if fresh {
+		logger.Warn("new data directory", "data", cfg.Data, "hint", "a box that had data has lost sight of them: is the disk mounted?")
 	}
 	oldest, err := wal.Oldest(cfg.Data)
 	if err != nil {
@@ -468,6 +477,7 @@ func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manag
 	// What opening and replaying left behind. It is a collection of all there is,
 	// beside the first clients: milliseconds, but for a box with very many channels.
 	part(&rest, func() error { debug.FreeOSMemory(); return nil })
+	part(&rest, func() error { b.mark(); return nil })
 	part(&rest, func() error { b.tell(ctx); return nil })
 	if source := b.api.Datasource(); source != nil {
 		part(&rest, func() error { source.Run(ctx, b.outboxes); return nil })

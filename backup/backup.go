@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"gatepost/store"
@@ -117,6 +118,12 @@ func Restore(from io.Reader, dir string, check func(dir string) error) error {
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot restore: %w", err)
 	}
+	if mounted, err := isMount(dir); err != nil {
+		return fmt.Errorf("cannot restore: %w", err)
+	} else if mounted {
+		return fmt.Errorf("cannot restore to %s: it is the root of a disk and cannot be replaced; restore to %s and move what is in it one directory up",
+			dir, filepath.Join(dir, "restored"))
+	}
 	building := filepath.Clean(dir) + ".restoring"
 	if err := os.RemoveAll(building); err != nil {
 		return fmt.Errorf("cannot restore: %w", err)
@@ -133,6 +140,24 @@ func Restore(from io.Reader, dir string, check func(dir string) error) error {
 		return fmt.Errorf("cannot restore to %s: %w", dir, err)
 	}
 	return nil
+}
+
+// isMount reports whether a disk is mounted at dir.
+func isMount(dir string) (bool, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false, err
+	}
+	var at, above syscall.Stat_t
+	if err := syscall.Stat(dir, &at); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if err := syscall.Stat(filepath.Dir(dir), &above); err != nil {
+		return false, &os.PathError{Op: "stat", Path: filepath.Dir(dir), Err: err}
+	}
+	return at.Dev != above.Dev, nil
 }
 
 // move gives the new directory its name, durable.

@@ -13,6 +13,7 @@ import (
 // are named like the keys of the file: net.read_budget is Net.ReadBudget.
 type Config struct {
 	Data       string // directory
+	DataMarker string // file, "off": none
 	TCP        string // host:port, "" when off
 	WS         string // host:port, "" when off
 	HTTP       string // host:port, "" when off

@@ -66,7 +66,9 @@ func table() []key {
 	second := int64(time.Second)
 	return []key{
 		{name: "data", kind: text, builtin: "data", at: func(c *Config) any { return &c.Data },
-			help: "Directory of everything that is kept. It is created when it is missing; one process at a time."},
+			help: "Directory of everything that is kept. It is created when it is missing, with a warning; one process at a time."},
+		{name: "data_marker", kind: text, builtin: "off", at: func(c *Config) any { return &c.DataMarker },
+			help: "File that tells a disk that is not mounted from a new box. A broker that has started makes it when the data directory is on another disk than the file, and not in memory. While it exists, a start is refused if the data directory holds no data or is on the same disk as the file. Remove it to begin with new data. The packaged service has one, /var/lib/gatepost-marker/own-disk."},
 		{name: "tcp", kind: address, builtin: ":5100", at: func(c *Config) any { return &c.TCP },
 			help: "Where WuKongIM clients connect over TCP."},
 		{name: "ws", kind: address, builtin: ":5200", at: func(c *Config) any { return &c.WS },

@@ -303,3 +303,45 @@ func TestUnusableDirectory(t *testing.T) {
 	}
 	first.must(t, dialer{uid: "alice"}).tell(t, "bob", "1", "still serving")
 }
+
+// A data directory that is away, because its disk is not mounted, is not made new
+// without a word: a start warns, and with a marker it does not begin.
+func TestDataDirectoryThatIsAway(t *testing.T) {
+	dir := t.TempDir()
+	data, mark := filepath.Join(dir, "data"), filepath.Join(dir, "own-disk")
+	const made = "new data directory"
+	b := start(t, inDir(data), set("data_marker", mark))
+	b.must(t, dialer{uid: "alice"}).tell(t, "bob", "1", "kept")
+	b.end()
+	if !strings.Contains(b.log.String(), made) || !strings.Contains(b.log.String(), data) {
+		t.Errorf("a new directory was made without a word:\n%s", b.log)
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("a directory on the disk of the marker got one")
+	}
+	b = start(t, inDir(data), set("data_marker", mark))
+	b.end()
+	if strings.Contains(b.log.String(), made) {
+		t.Errorf("the data are there:\n%s", b.log)
+	}
+
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(data, data+".away"); err != nil {
+		t.Fatal(err)
+	}
+	refused := &broker{t: t, dir: data, log: &logBuffer{}, want: [3]string{"127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"}, args: []string{"--data_marker", mark}}
+	if err := refused.tryStart(); err == nil {
+		refused.kill()
+		t.Fatal("started without the data")
+	}
+	for _, want := range []string{data, mark, "holds no data", "remove"} {
+		if !strings.Contains(refused.log.String(), want) {
+			t.Errorf("the refusal does not say %q:\n%s", want, refused.log)
+		}
+	}
+	if _, err := os.Stat(data); err == nil {
+		t.Error("the refused start made the directory")
+	}
+}

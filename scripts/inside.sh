@@ -109,7 +109,7 @@ gatepost history --uid bob --to alice | grep "before the upgrade" || fail "the m
 
 echo "-- purged: nothing stays"
 dpkg -P gatepost
-for f in /var/lib/gatepost /var/lib/private/gatepost /etc/gatepost /etc/default/gatepost /usr/bin/gatepost /etc/systemd/system/multi-user.target.wants/gatepost.service; do
+for f in /var/lib/gatepost /var/lib/private/gatepost /var/lib/gatepost-marker /etc/gatepost /etc/default/gatepost /usr/bin/gatepost /etc/systemd/system/multi-user.target.wants/gatepost.service; do
 	[ ! -e "$f" ] && [ ! -L "$f" ] || fail "$f is still there"
 done
 ! grep gatepost /etc/passwd /etc/group || fail "the user is still there"

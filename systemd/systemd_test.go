@@ -143,12 +143,12 @@ func TestTheUnitExpectsWhatThePackageSays(t *testing.T) {
 		"Service.User=gatepost",
 		"Service.WatchdogSec=30",
 		"Service.TimeoutStartSec=10min",
-		"Service.StateDirectory=gatepost",
+		"Service.StateDirectory=gatepost gatepost-marker",
 		"Service.FileDescriptorStoreMax=8",
 		"Service.NoNewPrivileges=yes",
 		"Service.ProtectSystem=strict",
 		"Service.CapabilityBoundingSet=",
-		"Service.ExecStart=/usr/bin/gatepost run --data %S/gatepost $GATEPOST_ARGS",
+		"Service.ExecStart=/usr/bin/gatepost run --data %S/gatepost --data_marker %S/gatepost-marker/own-disk $GATEPOST_ARGS",
 		"Install.WantedBy=multi-user.target",
 	} {
 		key, value, _ := strings.Cut(want, "=")
