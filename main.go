@@ -320,7 +320,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		Slots:       api.Slots{Connections: cfg.API.MaxConnections, Reads: cfg.API.MaxReads, Changes: cfg.API.MaxChanges, Sends: cfg.API.MaxSends},
 		Health:      b.health,
 		Damage:      b.damage(),
-		Backup:      func(w io.Writer) error { return backup.Write(w, b.store, b.log) },
+		Backup:      b.backup,
 		Datasource:  source,
 		Logger:      logger,
 	}, b.core, b.committer, b.store, values)
@@ -329,6 +329,26 @@ func (b *box) build(cfg *config.Config) (err error) {
 	b.takeOver(b.before)
 	b.before = nil // as large as all that was unsent
 	return nil
+}
+
+// backup writes a backup, as long as it does not fill the disk with the log that is
+// kept meanwhile: messages go first.
+func (b *box) backup(w io.Writer) error {
+	return backup.Write(&spacious{w, b.committer.Full, b.committer.Full()}, b.store, b.log)
+}
+
+// spacious is a writer that fails when the disk has become full.
+type spacious struct {
+	io.Writer
+	full func() bool
+	was  bool // full in the beginning: it cannot be the reason
+}
+
+func (s *spacious) Write(p []byte) (int, error) {
+	if !s.was && s.full() {
+		return 0, errors.New("broken off: the disk is full, and the log that is kept meanwhile takes room; free some and take it again")
+	}
+	return s.Writer.Write(p)
 }
 
 // datasource is whom channels are asked of.

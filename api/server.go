@@ -84,6 +84,8 @@ type Server struct {
 	source  *Datasource // nil: there is none
 	began   time.Time
 	streams *streams
+	backups slots
+	pace    pace
 	http    http.Server
 
 	unauthorized, displaced atomic.Int64
@@ -112,7 +114,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	o.Slots = o.Slots.withDefaults()
-	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, streams: newStreams(), waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, streams: newStreams(), backups: make(slots, maxBackups), pace: backupPace(), waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	s.SetLimits(o.Limits)
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)
@@ -317,32 +319,6 @@ func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
 	all["uptime"], all["goroutine"] = time.Since(s.began).Truncate(time.Second).String(), runtime.NumGoroutine()
 	all["tcp_addr"], all["ws_addr"], all["wss_addr"] = s.o.Routes.TCP, s.o.Routes.WS, s.o.Routes.WSS
 	reply(w, http.StatusOK, all)
-}
-
-// backup streams a backup. When it fails in the middle the connection is
-// broken off, and what came has no end.
-func (s *Server) backup(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/x-tar")
-	began := time.Now()
-	if err := s.o.Backup(&patient{w, http.NewResponseController(w)}); err != nil {
-		s.o.Logger.Error("backup failed", "err", err)
-		panic(http.ErrAbortHandler)
-	}
-	s.o.Logger.Info("backup taken", "took", time.Since(began))
-}
-
-// patient is a response that may take as long as it wants, but not stand still:
-// the log is kept meanwhile.
-type patient struct {
-	http.ResponseWriter
-	control *http.ResponseController
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	if err := p.control.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
-		return 0, fmt.Errorf("cannot set a deadline: %w", err)
-	}
-	return p.ResponseWriter.Write(b)
 }
 
 // decode reads the body of a request, limit bytes at most. Names that are not

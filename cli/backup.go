@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"gatepost/backup"
 )
@@ -44,11 +45,14 @@ func takeBackup(ctx context.Context, env Env, args []string) (err error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("cannot take a backup: HTTP %d from %s; is that the broker's HTTP address?", res.StatusCode, *addr)
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // what did not come is not said
+		return refusal(res.StatusCode, text, *addr, "take a backup")
 	}
+	began := time.Now()
 	n, err := io.Copy(out, res.Body)
 	if err != nil {
-		return fmt.Errorf("cannot finish the backup behind %d bytes: %w; see the broker's log", n, err)
+		return fmt.Errorf("cannot finish the backup after %d bytes and %v: %w; the broker's log says why: it breaks off a backup that is read too slowly or too long, or when its disk gets full",
+			n, time.Since(began).Round(time.Second), err)
 	}
 	if err := out.Sync(); err != nil {
 		return fmt.Errorf("cannot write the backup: %w", err)

@@ -95,6 +95,18 @@ type failure struct {
 
 func (e *failure) Error() string { return e.text }
 
+// refusal is what a broker at addr said with a status other than 200.
+func refusal(status int, text []byte, addr, what string) *failure {
+	var said struct{ Msg string }
+	if json.Unmarshal(text, &said) != nil || said.Msg == "" {
+		said.Msg = fmt.Sprintf("cannot %s: HTTP %d from %s; is that the broker's HTTP address?", what, status, addr)
+	}
+	if status == http.StatusUnauthorized {
+		said.Msg = fmt.Sprintf("cannot %s: %s; %s names a file with it", what, said.Msg, tokenVariable)
+	}
+	return &failure{status, said.Msg}
+}
+
 // ask makes one HTTP request and reads the answer into answer, if that is not nil.
 // The error is a *failure when the broker said no; what is what cannot be done
 // then, for brokers that do not say.
@@ -104,14 +116,7 @@ func ask(ctx context.Context, method, addr, path string, body, answer any, what 
 		return err
 	}
 	if status != http.StatusOK {
-		var said struct{ Msg string }
-		if json.Unmarshal(text, &said) != nil || said.Msg == "" {
-			said.Msg = fmt.Sprintf("cannot %s: HTTP %d from %s; is that the broker's HTTP address?", what, status, addr)
-		}
-		if status == http.StatusUnauthorized {
-			said.Msg = fmt.Sprintf("cannot %s: %s; %s names a file with it", what, said.Msg, tokenVariable)
-		}
-		return &failure{status, said.Msg}
+		return refusal(status, text, addr, what)
 	}
 	if answer == nil {
 		return nil

@@ -185,6 +185,13 @@ func (c *Committer) Stats() Stats {
 	return s
 }
 
+// Full reports whether messages are refused because the disk is full. Any goroutine
+// may call it.
+func (c *Committer) Full() bool {
+	t := c.state.Load()
+	return t != nil && t.kind == ErrDiskFull
+}
+
 // commit writes one group and hands on its batches. It clears from batches
 // those that the sink has taken. The error is the sink's.
 func (c *Committer) commit(batches []*message.Batch) error {

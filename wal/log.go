@@ -99,7 +99,10 @@ type Log struct {
 	spares     sync.Mutex        // guards the names of spare files
 	preparing  atomic.Bool
 	newest     atomic.Uint64 // generation that can be read
-	holds      atomic.Int32  // retire nothing while it is not 0
+	retiring   sync.Mutex
+	holds      int    // retire nothing while it is not 0; guarded by retiring
+	owed       uint64 // what was to be retired meanwhile; guarded by retiring
+	closed     bool   // guarded by retiring
 	background sync.WaitGroup
 	free       func(dir *os.File) (int64, bool)
 }
@@ -215,12 +218,20 @@ func (l *Log) ReadAt(p []byte, generation uint64, offset int64) error {
 
 // Retire deletes the generations below one, and moves those that Quarantine has
 // marked there. What is in them must be stored elsewhere; who reads it just now
-// finishes, later reads fail with fs.ErrNotExist. Any goroutine may call it, one at
-// a time.
+// finishes, later reads fail with fs.ErrNotExist. While somebody holds the log it is
+// put off. Any goroutine may call it.
 func (l *Log) Retire(below uint64) error {
-	if l.holds.Load() > 0 {
-		return nil // the next checkpoint does it
+	l.retiring.Lock()
+	defer l.retiring.Unlock()
+	if l.holds > 0 {
+		l.owed = max(l.owed, below)
+		return nil
 	}
+	return l.retire(below)
+}
+
+// retire is Retire while it may; the caller holds retiring.
+func (l *Log) retire(below uint64) error {
 	numbers, err := list(l.dir)
 	if err != nil {
 		return err
@@ -268,10 +279,23 @@ func (l *Log) remove(number uint64) error {
 }
 
 // Hold keeps Retire from deleting anything until the function it returns is
-// called. Any goroutine may call both.
+// called, once, which then does what was put off: no checkpoint may come to do it,
+// if the log has filled the disk. Any goroutine may call both.
 func (l *Log) Hold() (release func()) {
-	l.holds.Add(1)
-	return func() { l.holds.Add(-1) }
+	l.retiring.Lock()
+	defer l.retiring.Unlock()
+	l.holds++
+	return func() {
+		l.retiring.Lock()
+		defer l.retiring.Unlock()
+		if l.holds--; l.holds > 0 || l.owed == 0 || l.closed {
+			return
+		}
+		if err := l.retire(l.owed); err != nil {
+			l.logger.Warn("log not retired, the next checkpoint tries it again", "err", err)
+		}
+		l.owed = 0
+	}
 }
 
 // Dir returns the data directory, Files the names below it of the files of all
@@ -330,6 +354,9 @@ func (l *Log) Last() uint64 { return l.at.next - 1 }
 
 // Close gives back files and the lock. The committer must have ended.
 func (l *Log) Close() error {
+	l.retiring.Lock()
+	l.closed = true
+	l.retiring.Unlock()
 	l.background.Wait()
 	l.files.close()
 	var err error

@@ -251,3 +251,37 @@ func TestDamageFoundAtAStartGoesToTheQuarantine(t *testing.T) {
 		}
 	}
 }
+
+// What a checkpoint gives up while somebody holds the log goes when the last one
+// lets go, and not before. After Close it is left alone: it may be another process's.
+func TestHoldPutsOff(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		dir := t.TempDir()
+		l, _ := open(t, dir)
+		numbers, _ := generations(t, l, 4)
+		have := func(want int) {
+			t.Helper()
+			if got, err := list(dir); err != nil || len(got) != want {
+				t.Errorf("closed %t: generations %v (%v), want %d", closed, got, err, want)
+			}
+		}
+		one, other := l.Hold(), l.Hold()
+		for _, below := range []uint64{numbers[1], numbers[3], numbers[2]} {
+			if err := l.Retire(below); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have(4)
+		one()
+		have(4)
+		if closed {
+			closeLog(t, l)
+			other()
+			have(4)
+			continue
+		}
+		other()
+		have(1)
+		closeLog(t, l)
+	}
+}
