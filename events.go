@@ -24,6 +24,7 @@ func events() []event {
 		{"stopped", "751dea8b622a4bcb89ebe94bbdbb3da4", "stopped", "It has ended in order and everything is on disk."},
 		{"damage", "ae2bb71066304cb09594946820139216", "log damaged", "Part of the log could not be read at the start; FILE, OFFSET and REASON say which."},
 		{"damage", "ae2bb71066304cb09594946820139216", "store damaged", "Metadata or block files are damaged; WHAT says which."},
+		{"members-lost", "5d7b1f0c8e3a4962b0d4e7c15a9f6d83", "channel members lost", "Damage took the members of channels; their messages are there. EXAMPLES names some: add the members again."},
 		{"disk-full", "7dd919070d54498ea790aa60599bf5cb", "disk is full", "Messages are refused: there is less room than wal.headroom."},
 		{"disk-full", "7dd919070d54498ea790aa60599bf5cb", "the log is too far ahead of the store", "Messages are refused: checkpoints fail."},
 		{"disk-again", "d658daa58c484ad28113cafd4388e60e", "messages are taken again", "That is over."},

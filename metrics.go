@@ -125,6 +125,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		r.CounterFunc(c.name, c.help, c.value.Load)
 	}
 	r.GaugeFunc("gatepost_channels", "Groups and pairs of users that have a channel.", func() float64 { return float64(core.Channels.Load()) })
+	r.GaugeFunc("gatepost_channels_members_lost", "Channels whose members were found lost at the start.", func() float64 { return float64(core.Memberless.Load()) })
 	r.GaugeFunc("gatepost_users", "Users that are online or a member of a channel.", func() float64 { return float64(core.Users.Load()) })
 
 	sum := func(of func(*session.Stats) *atomic.Int64) func() int64 {

@@ -34,6 +34,7 @@ type Stats struct {
 	Channels   atomic.Int64 // groups and pairs of users
 	Users      atomic.Int64
 	Kicks      atomic.Int64
+	Memberless atomic.Int64 // channels whose members were found lost at the start
 }
 
 // Attach says that a user is online on a connection.
@@ -86,18 +87,23 @@ type Broker struct {
 	renewed  map[string]struct{}         // uids whose account the last checkpoint has not
 	from     uint64                      // generation of the log that the next checkpoint begins behind; 0: not known yet
 	index    uint64                      // of the newest group that was applied
-	unsaved  int64                       // bytes of records that no checkpoint has
-	crowded  bool                        // a channel came in since limit was called
-	full     bool                        // there may be no more channels
-	hooks    hooks
-	state    message.ChannelState
-	key      []byte
-	devices  [16]byte // key of the hashes of device ids
-	record   message.Record
-	ahead    message.Record
-	keys     [lookAhead][2]uint64 // of the messages around the one that is applied
-	outboxes []Outbox             // per loop
-	outgoing [][]Delivery         // per loop, posted once per round of the inbox and when there are many
+	// incomplete says that channels or members may be missing, because the
+	// metadata or the log was damaged. It lasts until a checkpoint holds what came
+	// after the damage. While it is set, deleted has the keys of deleted channels.
+	incomplete bool
+	deleted    map[string]struct{}
+	unsaved    int64 // bytes of records that no checkpoint has
+	crowded    bool  // a channel came in since limit was called
+	full       bool  // there may be no more channels
+	hooks      hooks
+	state      message.ChannelState
+	key        []byte
+	devices    [16]byte // key of the hashes of device ids
+	record     message.Record
+	ahead      message.Record
+	keys       [lookAhead][2]uint64 // of the messages around the one that is applied
+	outboxes   []Outbox             // per loop
+	outgoing   [][]Delivery         // per loop, posted once per round of the inbox and when there are many
 }
 
 // New returns a broker over a store that is as empty as it is.
@@ -135,7 +141,7 @@ func (b *Broker) MaxMessageID() int64 { return b.maxID }
 
 // Restore begins with what a store has kept, before Replay.
 func (b *Broker) Restore(r *message.Restored) {
-	b.maxID = r.MaxMessageID
+	b.maxID, b.index, b.incomplete = r.MaxMessageID, r.Index, r.Incomplete
 	if r.Answers != nil {
 		b.dedup.restore(r.Secret, r.Answers)
 	}
@@ -158,6 +164,7 @@ func (b *Broker) Restore(r *message.Restored) {
 // Ready says that nothing more is replayed. From now on Access may be asked.
 func (b *Broker) Ready() {
 	b.limit()
+	b.reportMemberless()
 	if b.o.Hooks {
 		for _, ch := range b.channels {
 			if message.EventsChannel([]byte(ch.ID)) == nil {
@@ -299,6 +306,7 @@ func (b *Broker) apply(c *message.Committed) error {
 	}
 	if !batch.Volatile() {
 		b.checkpoint(c)
+		b.follow(c.Index)
 	}
 	r := &b.record
 	for i := range batch.Len() {
@@ -362,7 +370,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		own = sender.in.get(ch)
 	}
 	server := r.Flags&message.FlagServer != 0
-	if own == nil && !server && !message.Public(ch.Type) && !b.accounts[string(r.FromUID)].IsSystem() {
+	if own == nil && !server && !message.Public(ch.Type) && !b.mayBeMember(ch) && !b.accounts[string(r.FromUID)].IsSystem() {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
 	}

@@ -55,7 +55,7 @@ func (s *shelf) Checkpoint(snap *message.Snapshot, _ bool) bool {
 	}
 	s.answers = append(s.answers, snap.Answers(nil)...)
 	s.answers = s.answers[max(0, len(s.answers)-snap.Window):]
-	s.restored = message.Restored{MaxMessageID: snap.MaxMessageID, Hooks: snap.Hooks, Secret: snap.Secret, Answers: slices.Values(s.answers)}
+	s.restored = message.Restored{Index: snap.Index, MaxMessageID: snap.MaxMessageID, Hooks: snap.Hooks, Secret: snap.Secret, Answers: slices.Values(s.answers)}
 	return true
 }
 

@@ -109,6 +109,9 @@ func (b *Broker) remove(ch *channel) {
 	}
 	b.leaveBut(ch, nil)
 	delete(b.channels, string(b.channelKey(ch.Type, []byte(ch.ID))))
+	if b.incomplete {
+		b.deleted[string(b.channelKey(ch.Type, []byte(ch.ID)))] = struct{}{}
+	}
 	ch.gone = true
 	b.store.Drop(ch.Channel)
 	b.access.setRules(ch.Type, ch.ID, nil)

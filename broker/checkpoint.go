@@ -24,7 +24,6 @@ const maxGenerations = 2
 // the groups before. A replay makes no checkpoint: the first group behind it does.
 func (b *Broker) checkpoint(c *message.Committed) {
 	front := c.Index != b.index
-	b.index = c.Index
 	enough := b.unsaved > 0 && (b.unsaved >= b.o.CheckpointBytes || c.Generation >= b.from+maxGenerations)
 	b.unsaved += int64(c.Batch.Size())
 	if b.from == 0 {
@@ -42,6 +41,7 @@ func (b *Broker) checkpoint(c *message.Committed) {
 		return
 	}
 	b.from, b.unsaved = c.Generation, int64(c.Batch.Size())
+	b.incomplete, b.deleted = false, nil
 	for _, ch := range b.changed {
 		ch.changed = false
 	}

@@ -8,6 +8,9 @@ func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
 	batch, o := c.Batch, c.Batch.Origin(i)
 	base := message.EventsChannel(r.ChannelID)
 	ch := b.channels[string(b.channelKey(r.ChannelType, base))]
+	if ch == nil && base != nil {
+		ch = b.recovered(r.ChannelType, base)
+	}
 	if base == nil || ch == nil {
 		b.answer(o, r.MessageID, 0, message.ReasonChannelNotExist)
 		return

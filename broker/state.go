@@ -158,8 +158,8 @@ func (b *Broker) user(uid string) *user {
 	return u
 }
 
-// channel returns a channel or nil. One whose id names its members is made on
-// first use.
+// channel returns a channel or nil. One whose id names its members, or to which
+// anybody sends, is made on first use.
 func (b *Broker) channel(typ uint8, id []byte) *channel {
 	ch := b.channels[string(b.channelKey(typ, id))]
 	if ch != nil {
@@ -168,8 +168,11 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 	if base := message.CommandsChannel(id); base != nil {
 		return b.newCommands(b.channel(typ, base), id)
 	}
-	if !message.SelfMade(typ) || message.EventsChannel(id) != nil {
+	if message.EventsChannel(id) != nil {
 		return nil
+	}
+	if !message.SelfMade(typ) {
+		return b.recovered(typ, id)
 	}
 	if x, y, ok := strings.Cut(string(id), "@"); message.Pair(typ) && (!ok || x == "" || y == "") {
 		return nil

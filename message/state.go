@@ -62,10 +62,14 @@ type Snapshot struct {
 
 // Restored is the state that a store gives back at a start.
 type Restored struct {
+	Index        uint64 // of the newest group that the state holds
 	MaxMessageID int64
-	Secret       [16]byte // all zeros: there is none yet
-	Hooks        bool
-	Channels     []ChannelState
-	Users        []UserState
-	Answers      iter.Seq[Answer] // oldest first
+	// Incomplete says that channels or members may be missing: the metadata were
+	// damaged and no checkpoint was completed since.
+	Incomplete bool
+	Secret     [16]byte // all zeros: there is none yet
+	Hooks      bool
+	Channels   []ChannelState
+	Users      []UserState
+	Answers    iter.Seq[Answer] // oldest first
 }

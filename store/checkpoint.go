@@ -247,7 +247,7 @@ func (s *Store) rest() {
 // is found in the blocks, and the log is retired.
 func (s *Store) finish(f *frozen) {
 	t := &s.try
-	s.newest, s.answers, s.void = t.checkpoint, t.answers, nil
+	s.newest, s.answers, s.void, s.incomplete = t.checkpoint, t.answers, nil, false
 	if len(s.refs) > 0 {
 		s.pages = append(s.pages, pageOf{t.number, s.refs[0].file, s.refs[len(s.refs)-1].file})
 	}
@@ -486,6 +486,11 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen, answers []byte) error {
 		}
 		total -= t.answers[0].count
 		t.answers = t.answers[1:]
+	}
+	if s.incomplete {
+		if err := tx.delete(bucketBox, []byte(keyIncomplete)); err != nil {
+			return err
+		}
 	}
 	if err := tx.put(bucketBox, []byte(keyHooks), appendHooks(f.hooks)); err != nil {
 		return err

@@ -199,3 +199,30 @@ func TestTheLogIsKeptOneCheckpointLonger(t *testing.T) {
 		}
 	}
 }
+
+// Metadata that were made again say that members may be missing until a checkpoint
+// is completed: a crash before it must not hide that.
+func TestRebuiltMetadataAreIncompleteUntilTheNextCheckpoint(t *testing.T) {
+	w := filled(t)
+	step := func(what string, want bool) {
+		t.Helper()
+		w.open()
+		if w.restored.Incomplete != want || w.restored.Index != w.store.Index() {
+			t.Errorf("%s: incomplete %t, want %t; index %d, want %d", what, w.restored.Incomplete, want, w.restored.Index, w.store.Index())
+		}
+	}
+	step("unharmed", false)
+	w.kill()
+	if err := os.RemoveAll(filepath.Join(w.dir, "meta")); err != nil {
+		t.Fatal(err)
+	}
+	step("all metadata gone", true)
+	w.say("a", []byte("more"))
+	w.kill()
+	step("after a crash", true)
+	w.say("a", []byte("more"))
+	w.checkpoint()
+	w.kill()
+	step("after a checkpoint", false)
+	w.kill()
+}

@@ -123,7 +123,13 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 			return restored, report, err
 		}
 	}
-	restored.MaxMessageID, restored.Secret = cp.maxMessageID, cp.secret
+	mark, err := s.meta.get(bucketBox, []byte(keyIncomplete))
+	if err != nil {
+		return restored, report, err
+	}
+	s.incomplete = mark != nil
+	restored.Incomplete = s.incomplete || found.damaged || found.lost && !replayable
+	restored.Index, restored.MaxMessageID, restored.Secret = cp.index, cp.maxMessageID, cp.secret
 	s.next = max(cp.nextChannel, 1)
 	hooks, err := s.meta.get(bucketBox, []byte(keyHooks))
 	if err != nil {
@@ -431,6 +437,9 @@ func (c *collector) write(tx *metaTx) error {
 		}
 	}
 	if err := tx.delete(bucketBox, []byte(damagedKey)); err != nil {
+		return err
+	}
+	if err := tx.put(bucketBox, []byte(keyIncomplete), []byte{2}); err != nil {
 		return err
 	}
 	return tx.put(bucketBox, []byte(keyCheckpoint), c.newest.append(nil))

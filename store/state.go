@@ -22,6 +22,11 @@ const (
 
 const keyCheckpoint = "checkpoint"
 
+// keyIncomplete holds a version byte, 2, from the moment metadata were made again
+// from block files until the next checkpoint is completed: the log may speak of
+// channels and members that are gone.
+const keyIncomplete = "incomplete"
+
 // keyHooks holds a version byte, 2, and 1 when the application is told of
 // messages, else 0.
 const keyHooks = "hooks"

@@ -114,10 +114,12 @@ type Store struct {
 	answers []answerPage // oldest first
 	pages   []pageOf     // likewise
 	void    [][]byte     // keys of answers that belong to no checkpoint, see loadAnswers
-	buf     []byte       // raw bytes of a block
-	page    []byte
-	refs    []blockRef
-	rested  time.Time
+	// incomplete says that keyIncomplete is there.
+	incomplete bool
+	buf        []byte // raw bytes of a block
+	page       []byte
+	refs       []blockRef
+	rested     time.Time
 	// dropping is set when channels were deleted since block files were looked
 	// at for such with nothing in them.
 	dropping bool
