@@ -159,12 +159,17 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	if s.source != nil {
 		s.inquire(r.Context(), &record)
 	}
-	if reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID, record.FromUID); reason != message.ReasonSuccess {
-		refuse(w, reason, m.ID)
-		return
-	}
+	reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID, record.FromUID)
 	divert(&record)
-	answers, status, err := s.commit(r.Context(), []message.Record{record}, m.Header.NoPersist == 1)
+	volatile := m.Header.NoPersist == 1
+	if reason != message.ReasonSuccess {
+		if !message.Revocable(reason) {
+			refuse(w, reason, m.ID)
+			return
+		}
+		record, volatile = asRefused(&record, reason), true
+	}
+	answers, status, err := s.commit(r.Context(), []message.Record{record}, volatile)
 	switch {
 	case err != nil && status == 0: // who asked is gone
 	case err != nil:
@@ -261,31 +266,58 @@ func (s *Server) sendMany(w http.ResponseWriter, r *http.Request, m *outgoing) (
 		return nil, nil, false
 	}
 	failed, reasons = []string{}, []string{}
-	admitted := records[:0]
-	var to []string
+	// Those that are refused may be resends: see asRefused.
+	var admitted, refused part
 	for i := range records {
-		if reason := s.core.Access().MayPublishAny(records[i].ChannelType, records[i].ChannelID, records[i].FromUID); reason != message.ReasonSuccess {
+		reason := s.core.Access().MayPublishAny(records[i].ChannelType, records[i].ChannelID, records[i].FromUID)
+		divert(&records[i])
+		switch {
+		case reason == message.ReasonSuccess:
+			admitted.add(records[i], m.Subscribers[i])
+		case message.Revocable(reason):
+			refused.add(asRefused(&records[i], reason), m.Subscribers[i])
+		default:
 			failed, reasons = append(failed, m.Subscribers[i]), append(reasons, wukong.Reason(reason).String())
+		}
+	}
+	for _, p := range []struct {
+		part
+		volatile bool
+	}{{admitted, m.Header.NoPersist == 1}, {refused, true}} {
+		if len(p.records) == 0 {
 			continue
 		}
-		divert(&records[i])
-		admitted, to = append(admitted, records[i]), append(to, m.Subscribers[i])
-	}
-	if len(admitted) > 0 {
-		answers, status, err := s.commit(r.Context(), admitted, m.Header.NoPersist == 1)
+		answers, status, err := s.commit(r.Context(), p.records, p.volatile)
 		if err != nil {
 			if status != 0 {
-				fail(w, status, fmt.Errorf("cannot send to %d persons: %w", len(admitted), err))
+				fail(w, status, fmt.Errorf("cannot send to %d persons: %w", len(p.records), err))
 			}
 			return nil, nil, false
 		}
 		for i, a := range answers {
 			if a.reason != message.ReasonSuccess {
-				failed, reasons = append(failed, to[i]), append(reasons, wukong.Reason(a.reason).String())
+				failed, reasons = append(failed, p.to[i]), append(reasons, wukong.Reason(a.reason).String())
 			}
 		}
 	}
 	return failed, reasons, true
+}
+
+// part is some of the messages of a request, and to whom they go.
+type part struct {
+	records []message.Record
+	to      []string
+}
+
+func (p *part) add(r message.Record, to string) {
+	p.records, p.to = append(p.records, r), append(p.to, to)
+}
+
+// asRefused is what asks apply for the answer to a message that is refused: the
+// first one, if it is the resend of a message that is stored, or else the reason.
+func asRefused(r *message.Record, reason uint8) message.Record {
+	return message.Record{Kind: message.KindRefused, Setting: reason, ChannelType: r.ChannelType,
+		ChannelID: r.ChannelID, FromUID: r.FromUID, ClientMsgNo: r.ClientMsgNo}
 }
 
 // answer is what became of a record.
@@ -308,7 +340,7 @@ func (s *Server) commit(ctx context.Context, records []message.Record, volatile 
 	for i := range records {
 		r := &records[i]
 		r.Timestamp = now.UnixMilli()
-		if r.Kind == message.KindMessage {
+		if r.Kind == message.KindMessage || r.Kind == message.KindChannel { // see message.Channel
 			r.MessageID = s.ids.Next(now)
 		}
 		b.Add(r, message.Origin{Conn: id, ClientSeq: uint32(i), MessageID: r.MessageID, Loop: uint16(s.o.Outbox)})

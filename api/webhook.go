@@ -209,7 +209,7 @@ func (h *Webhook) round(ctx context.Context) (more bool, err error) {
 		}
 		h.stats.Messages.Add(int64(len(entries[i])))
 		records = append(records, message.Record{Kind: message.KindCursor, ChannelType: ch.Type,
-			ChannelID: []byte(ch.ID), MessageID: int64(told[i]), Timestamp: time.Now().UnixMilli()})
+			ChannelID: []byte(ch.ID), MessageID: int64(told[i]), Timestamp: time.Now().UnixMilli(), Payload: message.AppendBorn(nil, ch)})
 		if err := h.core.Told(ctx, ch, told[i]); err != nil {
 			return false, err
 		}

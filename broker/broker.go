@@ -68,6 +68,13 @@ type event struct {
 // once. Measured on 2026-11-28, see docs/benchmarks.md, "Sizes and waiting".
 const lookAhead = 32
 
+// nearby is what is brought into the cache for a message before it is applied.
+type nearby struct {
+	channel *channel // nil: there was none
+	born    int64    // with which its key was made
+	key     [2]uint64
+}
+
 // Broker is the core. All fields belong to apply but for access, stats and
 // inbox, which are safe anywhere.
 type Broker struct {
@@ -101,6 +108,7 @@ type Broker struct {
 	devices    [16]byte // key of the hashes of device ids
 	record     message.Record
 	ahead      message.Record
+	near       [lookAhead]nearby    // of the messages around the one that is applied
 	keys       [lookAhead][2]uint64 // of the messages around the one that is applied
 	outboxes   []Outbox             // per loop
 	outgoing   [][]Delivery         // per loop, posted once per round of the inbox and when there are many
@@ -320,6 +328,8 @@ func (b *Broker) apply(c *message.Committed) error {
 		switch r.Kind {
 		case message.KindMessage:
 			b.message(c, i, r)
+		case message.KindRefused:
+			b.refused(batch.Origin(i), r)
 		case message.KindCursor:
 			b.cursor(r)
 		case message.KindHooks:
@@ -335,15 +345,23 @@ func (b *Broker) apply(c *message.Committed) error {
 	return nil
 }
 
-// prepare computes the keys of the messages from record i on and has what the
-// window needs for them at hand. Those without a client_msg_no have none, and what
-// cannot be read is found by apply.
+// prepare finds the channels of the messages from record i on, computes their keys
+// and has what the window needs for them at hand. Those without a client_msg_no have
+// none, and what cannot be read is found by apply. A record in between may make or
+// delete a channel: see message.
 func (b *Broker) prepare(batch *message.Batch, i int) {
 	r := &b.ahead
 	n, wanted := min(batch.Len()-i, lookAhead), false
 	for j := range n {
+		b.near[j] = nearby{}
 		if batch.Record(i+j, r) == nil && r.Kind == message.KindMessage && len(r.ClientMsgNo) > 0 {
-			b.keys[j], wanted = b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, r.ClientMsgNo), true
+			ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+			born := r.MessageID // it makes the channel, if it is the first
+			if ch != nil {
+				born = ch.Born
+			}
+			b.keys[j], wanted = b.dedup.key(r.ChannelType, r.ChannelID, born, r.FromUID, r.ClientMsgNo), true
+			b.near[j] = nearby{ch, born, b.keys[j]}
 		}
 	}
 	if wanted {
@@ -359,10 +377,27 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		b.event(c, i, r)
 		return
 	}
-	ch := b.channel(r.ChannelType, r.ChannelID)
+	var near nearby
+	var ch *channel
+	if batch.Volatile() {
+		ch = b.passing(r.ChannelType, r.ChannelID)
+	} else if near = b.near[i%lookAhead]; near.channel != nil && !near.channel.gone {
+		ch = near.channel
+	} else {
+		ch = b.channel(r.ChannelType, r.ChannelID, r.MessageID)
+	}
 	if ch == nil {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
+	}
+	numbered := len(r.ClientMsgNo) > 0 && !batch.Volatile()
+	if numbered {
+		if near.born != ch.Born {
+			near.key = b.dedup.key(r.ChannelType, r.ChannelID, ch.Born, r.FromUID, r.ClientMsgNo)
+		}
+		if b.repeat(o, near.key) { // whatever became of the sender since
+			return
+		}
 	}
 	sender := b.users[string(r.FromUID)]
 	var own *membership
@@ -370,20 +405,14 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		own = sender.in.get(ch)
 	}
 	server := r.Flags&message.FlagServer != 0
-	if own == nil && !server && !message.Public(ch.Type) && !b.mayBeMember(ch) && !b.accounts[string(r.FromUID)].IsSystem() {
+	if own == nil && !server && !message.Public(ch.Type) && !b.mayBeMember(ch) && !b.accounts[string(r.FromUID)].IsSystem() && !(batch.Volatile() && ch.names(r.FromUID)) {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
 	}
 	var seq uint64
 	if !batch.Volatile() {
-		if len(r.ClientMsgNo) > 0 {
-			k := b.keys[i%lookAhead]
-			if first, ok := b.dedup.first(k); ok {
-				b.stats.Duplicates.Add(1)
-				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)
-				return
-			}
-			b.dedup.add(k, answer{r.MessageID, ch.last + 1})
+		if numbered {
+			b.dedup.add(near.key, answer{r.MessageID, ch.last + 1})
 		}
 		ch.last++
 		seq = ch.last
@@ -428,9 +457,30 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	b.stats.Pushes.Add(int64(pushes))
 }
 
+// repeat gives a message that is stored its first answer, and reports whether it is.
+func (b *Broker) repeat(o message.Origin, key [2]uint64) bool {
+	first, ok := b.dedup.first(key)
+	if ok {
+		b.stats.Duplicates.Add(1)
+		b.answer(o, first.messageID, first.seq, message.ReasonSuccess)
+	}
+	return ok
+}
+
+// refused answers a message that admission refuses and has counted.
+func (b *Broker) refused(o message.Origin, r *message.Record) {
+	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if ch == nil || !b.repeat(o, b.dedup.key(ch.Type, r.ChannelID, ch.Born, r.FromUID, r.ClientMsgNo)) {
+		b.post(o.Loop, Delivery{Kind: Ack, Conn: o.Conn, ClientSeq: o.ClientSeq, Flags: o.Flags, Reason: r.Setting})
+	}
+}
+
 // cursor moves a read position. What it speaks of may be gone by now.
 func (b *Broker) cursor(r *message.Record) {
 	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if ch != nil && !r.Concerns(ch.Channel) {
+		return // that one was deleted
+	}
 	if len(r.FromUID) == 0 {
 		b.told(ch, uint64(max(r.MessageID, 0)))
 		return

@@ -99,10 +99,14 @@ func (b *box) commit(r message.Record, volatile bool, err error) []Delivery {
 	b.t.Helper()
 	batch := message.NewBatch(volatile)
 	b.id++
-	if r.Kind == message.KindMessage {
+	o := message.Origin{Conn: 100, ClientSeq: 7}
+	switch r.Kind {
+	case message.KindMessage:
+		r.MessageID, o.MessageID = b.id, b.id
+	case message.KindChannel:
 		r.MessageID = b.id
 	}
-	batch.Add(&r, message.Origin{Conn: 100, ClientSeq: 7, MessageID: r.MessageID})
+	batch.Add(&r, o)
 	e := event{committed: message.Committed{Offset: b.offset, Batch: batch, Err: err}}
 	if !volatile && err == nil {
 		b.index++
@@ -345,7 +349,7 @@ func TestAReplayGivesTheSameState(t *testing.T) {
 	for i := range 5000 {
 		r := anything(rnd, i)
 		live.commit(r, false, nil)
-		if r.Kind == message.KindMessage {
+		if r.Kind == message.KindMessage || r.Kind == message.KindChannel {
 			r.MessageID = live.id
 		}
 		batch := message.NewBatch(false)
@@ -433,7 +437,7 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 			live.shelf.busy = rnd.IntN(3) == 0
 			r := anything(rnd, i)
 			live.commit(r, false, nil)
-			if r.Kind == message.KindMessage {
+			if r.Kind == message.KindMessage || r.Kind == message.KindChannel {
 				r.MessageID = live.id
 			}
 			log = append(log, r)
@@ -453,7 +457,7 @@ func TestACheckpointAndTheLogGiveTheSameState(t *testing.T) {
 		again := newBox(t, Options{DedupWindow: 30})
 		again.outgoing = nil
 		for _, st := range live.shelf.channels {
-			st.Channel = &message.Channel{ID: st.Channel.ID, Type: st.Channel.Type}
+			st.Channel = &message.Channel{ID: st.Channel.ID, Type: st.Channel.Type, Born: st.Channel.Born}
 			live.shelf.restored.Channels = append(live.shelf.restored.Channels, st)
 		}
 		for uid, a := range live.shelf.users {
@@ -537,7 +541,7 @@ func TestFewMessagesInManyGenerationsMakeACheckpoint(t *testing.T) {
 func (b *box) state() map[string]string {
 	s := map[string]string{"max id": fmt.Sprint(b.MaxMessageID())}
 	for key, ch := range b.channels {
-		s[key] = fmt.Sprintf("last %d at %d, told %d, keep %+v", ch.last, ch.newest, ch.told, ch.keep)
+		s[key] = fmt.Sprintf("born %d, last %d at %d, told %d, keep %+v", ch.Born, ch.last, ch.newest, ch.told, ch.keep)
 		if l := ch.limits; l != nil && (l.info != 0 || len(l.deny)+len(l.allow) > 0) {
 			s[key] += fmt.Sprint(", limits ", *l)
 		}

@@ -42,7 +42,8 @@ func (b *Broker) changeChannel(r *message.Record) uint8 {
 		if !makes(op) {
 			return message.ReasonChannelNotExist
 		}
-		ch = b.newChannel(r.ChannelType, r.ChannelID)
+		b.maxID = max(b.maxID, r.MessageID)
+		ch = b.newChannel(r.ChannelType, r.ChannelID, r.MessageID)
 		if message.Named(ch.Type) && !isPerson(ch.Type, r.ChannelID) {
 			b.joinNamed(ch)
 		}

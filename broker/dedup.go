@@ -22,7 +22,8 @@ type answer struct {
 const answerPage = 4096
 
 // window remembers the answers of the newest messages by channel, sender and
-// client_msg_no, oldest out first. Keys are 128-bit SipHashes under a secret
+// client_msg_no, oldest out first. A channel that was deleted and made again is
+// another one. Keys are 128-bit SipHashes under a secret
 // of the box: nobody can make two messages look the same, and by chance it
 // happens with a probability of about n^2/2^129.
 //
@@ -71,9 +72,10 @@ func (w *window) restore(secret [16]byte, answers iter.Seq[message.Answer]) {
 }
 
 // key is that of a message: what a sender says twice to one channel is one message,
-// what they say to two is two.
-func (w *window) key(typ uint8, channelID, uid, no []byte) [2]uint64 {
+// what they say to two is two. born is that of the channel.
+func (w *window) key(typ uint8, channelID []byte, born int64, uid, no []byte) [2]uint64 {
 	w.text = append(w.text[:0], typ, byte(len(channelID)), byte(len(channelID)>>8), byte(len(uid)), byte(len(uid)>>8))
+	w.text = binary.LittleEndian.AppendUint64(w.text, uint64(born))
 	w.text = append(w.text, channelID...)
 	w.text = append(w.text, uid...)
 	w.text = append(w.text, no...)

@@ -49,7 +49,7 @@ func TestWindowIsAListOfTheNewest(t *testing.T) {
 // TestWindowOfNothingRemembersNothing: dedup can be off.
 func TestWindowOfNothingRemembersNothing(t *testing.T) {
 	w := newWindow(0)
-	k := w.key(1, []byte("c"), []byte("a"), []byte("1"))
+	k := w.key(1, []byte("c"), 0, []byte("a"), []byte("1"))
 	w.add(k, answer{1, 1})
 	if _, found := w.first(k); found {
 		t.Error("remembered")
@@ -61,7 +61,7 @@ func BenchmarkWindow(b *testing.B) {
 	var no [8]byte
 	for i := 0; b.Loop(); i++ {
 		no[0], no[1], no[2], no[3] = byte(i), byte(i>>8), byte(i>>16), byte(i>>24)
-		k := w.key(1, []byte("c"), []byte("sender"), no[:])
+		k := w.key(1, []byte("c"), 0, []byte("sender"), no[:])
 		if _, found := w.first(k); !found {
 			w.add(k, answer{int64(i), uint64(i)})
 		}

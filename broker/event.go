@@ -16,19 +16,17 @@ func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
 		return
 	}
 	// What it speaks of, if that is not too long ago.
-	of, _ := b.dedup.first(b.dedup.key(r.ChannelType, base, r.FromUID, r.ClientMsgNo))
+	of, _ := b.dedup.first(b.dedup.key(r.ChannelType, base, ch.Born, r.FromUID, r.ClientMsgNo))
 	var seq uint64
 	if !batch.Volatile() {
+		events := b.eventsOf(ch, r)
 		if id, _ := r.Stream(); len(id) > 0 {
-			k := b.dedup.key(r.ChannelType, r.ChannelID, r.FromUID, append(append(append([]byte(nil), r.ClientMsgNo...), 0), id...))
-			if first, ok := b.dedup.first(k); ok {
-				b.stats.Duplicates.Add(1)
-				b.answer(o, first.messageID, first.seq, message.ReasonSuccess)
+			k := b.dedup.key(r.ChannelType, r.ChannelID, events.Born, r.FromUID, append(append(append([]byte(nil), r.ClientMsgNo...), 0), id...))
+			if b.repeat(o, k) {
 				return
 			}
-			b.dedup.add(k, answer{r.MessageID, b.eventsOf(ch, r.ChannelID).last + 1})
+			b.dedup.add(k, answer{r.MessageID, events.last + 1})
 		}
-		events := b.eventsOf(ch, r.ChannelID)
 		events.last++
 		seq = events.last
 		events.newest = max(events.newest, r.Timestamp)
@@ -53,10 +51,10 @@ func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
 	}
 }
 
-// eventsOf returns the channel of a channel's events, new if there were none.
-func (b *Broker) eventsOf(ch *channel, id []byte) *channel {
-	if events := b.channels[string(b.channelKey(ch.Type, id))]; events != nil {
+// eventsOf returns the channel of a channel's events, new if r is the first.
+func (b *Broker) eventsOf(ch *channel, r *message.Record) *channel {
+	if events := b.channels[string(b.channelKey(ch.Type, r.ChannelID))]; events != nil {
 		return events
 	}
-	return b.newChannel(ch.Type, id)
+	return b.newChannel(ch.Type, r.ChannelID, r.MessageID)
 }

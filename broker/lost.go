@@ -39,7 +39,7 @@ func (b *Broker) recovered(typ uint8, id []byte) *channel {
 	if _, gone := b.deleted[string(b.channelKey(typ, id))]; gone {
 		return nil
 	}
-	ch := b.newChannel(typ, id)
+	ch := b.newChannel(typ, id, 0)
 	b.publishRules(ch)
 	b.touch(ch)
 	return ch

@@ -159,14 +159,14 @@ func (b *Broker) user(uid string) *user {
 }
 
 // channel returns a channel or nil. One whose id names its members, or to which
-// anybody sends, is made on first use.
-func (b *Broker) channel(typ uint8, id []byte) *channel {
+// anybody sends, is made on first use: born is the id of the record that does.
+func (b *Broker) channel(typ uint8, id []byte, born int64) *channel {
 	ch := b.channels[string(b.channelKey(typ, id))]
 	if ch != nil {
 		return ch
 	}
 	if base := message.CommandsChannel(id); base != nil {
-		return b.newCommands(b.channel(typ, base), id)
+		return b.newCommands(b.channel(typ, base, born), id, born)
 	}
 	if message.EventsChannel(id) != nil {
 		return nil
@@ -174,10 +174,10 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 	if !message.SelfMade(typ) {
 		return b.recovered(typ, id)
 	}
-	if x, y, ok := strings.Cut(string(id), "@"); message.Pair(typ) && (!ok || x == "" || y == "") {
+	if message.Pair(typ) && !namesTwo(id) {
 		return nil
 	}
-	ch = b.newChannel(typ, id)
+	ch = b.newChannel(typ, id, born)
 	if message.Named(typ) {
 		b.joinNamed(ch)
 	}
@@ -186,13 +186,52 @@ func (b *Broker) channel(typ uint8, id []byte) *channel {
 	return ch
 }
 
+func namesTwo(id []byte) bool {
+	x, y, _ := bytes.Cut(id, []byte{'@'})
+	return len(x) > 0 && len(y) > 0
+}
+
+// passing returns the channel of a message that is not stored, or nil. It makes
+// none: the log would not have it. Where the first stored message would, the
+// channel is one for this message only, with those as members whom its id names and
+// who are here.
+func (b *Broker) passing(typ uint8, id []byte) *channel {
+	if ch := b.channels[string(b.channelKey(typ, id))]; ch != nil {
+		return ch
+	}
+	if !message.SelfMade(typ) || message.Reserved(id) || message.Pair(typ) && !namesTwo(id) {
+		return nil
+	}
+	ch := &channel{Channel: &message.Channel{ID: string(id), Type: typ}}
+	if message.Named(typ) {
+		x, y, _ := strings.Cut(ch.ID, "@")
+		for _, uid := range []string{x, y} {
+			if u := b.users[uid]; u != nil && (len(ch.members) == 0 || ch.members[0].user != u) {
+				ch.members = append(ch.members, &membership{user: u, channel: ch})
+			}
+		}
+	}
+	return ch
+}
+
+// names reports whether the id of a channel names a user as its member.
+func (ch *channel) names(uid []byte) bool {
+	switch id := message.ShownID([]byte(ch.ID)); {
+	case message.Pair(ch.Type):
+		return other(id, uid) != nil
+	case ch.Type == message.ChannelVisitors:
+		return bytes.Equal(id, uid)
+	}
+	return false
+}
+
 // newCommands makes the channel of a channel's commands, nil if there is no such
 // channel.
-func (b *Broker) newCommands(of *channel, id []byte) *channel {
+func (b *Broker) newCommands(of *channel, id []byte, born int64) *channel {
 	if of == nil {
 		return nil
 	}
-	of.commands = b.newChannel(of.Type, id)
+	of.commands = b.newChannel(of.Type, id, born)
 	b.mirror(of)
 	return of.commands
 }
@@ -230,8 +269,8 @@ func isPerson(typ uint8, id []byte) bool {
 	return typ == message.ChannelPerson && bytes.IndexByte(id, '@') < 0
 }
 
-func (b *Broker) newChannel(typ uint8, id []byte) *channel {
-	ch := &channel{Channel: &message.Channel{ID: string(id), Type: typ}}
+func (b *Broker) newChannel(typ uint8, id []byte, born int64) *channel {
+	ch := &channel{Channel: &message.Channel{ID: string(id), Type: typ, Born: born}}
 	b.add(ch)
 	return ch
 }

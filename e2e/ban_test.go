@@ -142,3 +142,65 @@ func TestPublicChannelsNeedNotBeMade(t *testing.T) {
 	}
 	alice.silent(t) // nobody is in it
 }
+
+// A message was stored, and its answer was lost on the way. Meanwhile its sender was
+// taken out, or may not send any more: the resend gets the first answer through each
+// door, a new message is refused.
+func TestAResendIsAnsweredWhateverBecameOfItsSender(t *testing.T) {
+	b := start(t, plain)
+	b.channel("g", "alice", "bob")
+	first := map[bool]sendack{}
+	for _, json := range []bool{false, true} {
+		c := b.must(t, dialer{uid: "alice", json: json})
+		first[json] = c.send(t, send{channel: "g", kind: group, no: fmt.Sprint("n", json)}, "text")
+		if first[json].reason != reasonSuccess {
+			t.Fatalf("SENDACK %+v", first[json])
+		}
+		c.close()
+	}
+	type sent struct {
+		Data struct {
+			ID  int64  `json:"message_id"`
+			Seq uint64 `json:"message_seq"`
+		} `json:"data"`
+	}
+	body := func(no string) string {
+		return fmt.Sprintf(`{"channel_id":"g","channel_type":2,"from_uid":"alice","client_msg_no":%q,"payload":"aGk="}`, no)
+	}
+	var over sent
+	b.ask(t, "POST", "/message/send", body("http"), 200, &over)
+	check := func(what string, reason byte, status int) {
+		t.Helper()
+		for _, json := range []bool{false, true} {
+			c := b.must(t, dialer{uid: "alice", json: json})
+			again := c.send(t, send{channel: "g", kind: group, no: fmt.Sprint("n", json)}, "text")
+			if want := first[json]; again.reason != reasonSuccess || again.id != want.id || again.seq != want.seq {
+				t.Errorf("%s, JSON %t: the resend got %+v, the first answer was %+v", what, json, again, want)
+			}
+			if a := c.send(t, send{channel: "g", kind: group, no: what}, "text"); a.reason != reason {
+				t.Errorf("%s, JSON %t: a new message got %+v, want reason %d", what, json, a, reason)
+			}
+			c.close()
+		}
+		var again sent
+		b.ask(t, "POST", "/message/send", body("http"), 200, &again)
+		if again != over {
+			t.Errorf("%s: HTTP says %+v for the resend, at first %+v", what, again, over)
+		}
+		if status != 200 {
+			b.ask(t, "POST", "/message/send", body(what), status, nil)
+		}
+	}
+	b.post("/channel/subscriber_remove", map[string]any{"channel_id": "g", "channel_type": 2, "subscribers": []string{"alice"}})
+	check("no member any more", 3, 200)
+	b.again()
+	check("and killed", 3, 200)
+	b.channel("g", "alice")
+	b.post("/channel/blacklist_add", map[string]any{"channel_id": "g", "channel_type": 2, "uids": []string{"alice"}})
+	check("may not send", 4, 200)
+	b.post("/channel/info", map[string]any{"channel_id": "g", "channel_type": 2, "ban": 1})
+	check("nobody may", 19, 403)
+	if p := b.past(t, "group=g&limit=100"); len(p.Messages) != 3 {
+		t.Errorf("%d messages are stored, want 3", len(p.Messages))
+	}
+}

@@ -27,7 +27,7 @@ import (
 // Another version is another format: it is refused, by older and newer ones.
 const (
 	magic   = "gphotfd"
-	version = 2
+	version = 3
 	sealed  = len(magic) + 1 + 4 // where the CRC begins to count
 	head    = sealed + 16 + 16 + 8 + 16 + 1 + 8
 

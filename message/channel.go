@@ -11,6 +11,9 @@ import (
 type Channel struct {
 	ID   string // storage id
 	Type uint8
+	// Born is the id of the record that made the channel: it tells it from one of
+	// the same name that was deleted before. 0: not known, after damage.
+	Born int64
 }
 
 // Channel types. Those without a remark are groups to the broker: members send
@@ -142,6 +145,17 @@ type Page struct {
 	Last  uint64   // newest sequence of the channel when the page was read
 	First uint64   // oldest sequence that is kept
 	Lost  int      // sequences in the page that could not be read
+}
+
+// Revocable reports whether a reason for a refusal is one that may not have held
+// when the same message was sent first: it is about who may send, not about the
+// message.
+func Revocable(reason uint8) bool {
+	switch reason {
+	case ReasonSubscriberNotExist, ReasonInBlacklist, ReasonNotInWhitelist, ReasonBan, ReasonDisband, ReasonSendBan:
+		return true
+	}
+	return false
 }
 
 // Reasons that rooms without the wire codec give; the numbers are the

@@ -17,7 +17,7 @@ const (
 	KindChannel Kind = 2
 	// KindCursor moves the read position of one device in one channel: FromUID
 	// is the user, Device the device flag, Tag as in ReadPosition, MessageID the
-	// sequence.
+	// sequence. Payload says which channel of that name it is, see AppendBorn.
 	KindCursor Kind = 3
 	// KindKeep sets how much of a channel is kept; Payload is a Keep.
 	KindKeep Kind = 4
@@ -30,7 +30,27 @@ const (
 	// Payload is one byte, 1 or 0. How far it was told of a channel is a
 	// KindCursor of nobody.
 	KindHooks Kind = 7
+	// KindRefused is a message that admission refuses for the reason in Setting.
+	// It may be the resend of one that is stored: apply gives the first answer, or
+	// else that reason. It has no payload, and only volatile batches have it.
+	KindRefused Kind = 8
 )
+
+// AppendBorn appends the payload of a KindCursor record: Channel.Born, 64 bits,
+// little-endian.
+func AppendBorn(dst []byte, ch *Channel) []byte {
+	return binary.LittleEndian.AppendUint64(dst, uint64(ch.Born))
+}
+
+// Concerns reports whether a KindCursor record speaks of a channel, and not of one
+// of the same name that was deleted. Where one of them does not know, it does.
+func (r *Record) Concerns(ch *Channel) bool {
+	if len(r.Payload) != 8 || ch.Born == 0 {
+		return true
+	}
+	born := int64(binary.LittleEndian.Uint64(r.Payload))
+	return born == 0 || born == ch.Born
+}
 
 // FlagStream in Record.Flags says that the sender named a stream: Topic is then
 //

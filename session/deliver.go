@@ -480,6 +480,7 @@ func (g *Gate) cursors() time.Duration {
 func (g *Gate) proposeCursor(s *stream) {
 	g.uid = append(g.uid[:0], s.peer.uid...)
 	g.id = append(g.id[:0], s.channel.ID...)
+	g.born = message.AppendBorn(g.born[:0], s.channel)
 	g.record = message.Record{
 		Kind:        message.KindCursor,
 		ChannelType: s.channel.Type,
@@ -489,6 +490,7 @@ func (g *Gate) proposeCursor(s *stream) {
 		Timestamp:   g.now.UnixMilli(),
 		ChannelID:   g.id,
 		FromUID:     g.uid,
+		Payload:     g.born,
 	}
 	g.batch(false).Add(&g.record, message.Origin{})
 	s.proposed = s.cursor

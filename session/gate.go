@@ -123,6 +123,7 @@ type Gate struct {
 	out    []byte
 	data   []byte
 	id     []byte
+	born   []byte // payload of a cursor
 	topic  []byte
 	uid    []byte
 

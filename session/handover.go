@@ -25,8 +25,9 @@ import (
 //	| n answers without room:  flags, reason, client seq 32, id 64, seq 32,       |
 //	|                          id of the request, text                            |
 //	+-----------------------------------------------------------------------------+
-//	| n streams:  flags, channel type, channel id text, last 64, cursor 64,       |
-//	|             proposed 64, before 64, from 64, seen 64, n sent: seq 64, acked |
+//	| n streams:  flags, channel type, channel id text, born 64, last 64,         |
+//	|             cursor 64, proposed 64, before 64, from 64, seen 64,             |
+//	|             n sent: seq 64, acked                                           |
 //	+-----------------------------------------------------------------------------+
 //	| n in flight:  stream 32, message id 64, seq 64, tries                       |
 //	+-----------------------------------------------------------------------------+
@@ -146,6 +147,7 @@ func (s *stream) appendState(dst []byte) []byte {
 	}
 	dst = append(dst, flags, s.channel.Type)
 	dst = appendText(dst, s.channel.ID)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(s.channel.Born))
 	for _, n := range []uint64{s.last, s.cursor, s.proposed, s.before, s.from, s.seen} {
 		dst = binary.BigEndian.AppendUint64(dst, n)
 	}
@@ -188,6 +190,7 @@ type heldAnswer struct {
 type heldStream struct {
 	stream  // without channel and peer
 	channel []byte
+	born    int64
 	typ     uint8
 }
 
@@ -268,8 +271,8 @@ func decodeState(src []byte) (h held, err error) {
 		a.request = r.text()
 		h.answers = append(h.answers, a)
 	}
-	for range r.count(56) {
-		flags, s := r.u8(), heldStream{typ: r.u8(), channel: r.text()}
+	for range r.count(64) {
+		flags, s := r.u8(), heldStream{typ: r.u8(), channel: r.text(), born: int64(r.u64())}
 		s.frozen, s.behind = flags&streamFrozen != 0, flags&streamBehind != 0
 		for _, n := range []*uint64{&s.last, &s.cursor, &s.proposed, &s.before, &s.from, &s.seen} {
 			*n = r.u64()
@@ -331,7 +334,7 @@ func (g *Gate) Resume(c *netio.Conn, state []byte) error {
 		s := &h.streams[i]
 		refs[i] = -1
 		ch := g.core.Channel(s.typ, s.channel)
-		if ch == nil {
+		if ch == nil || ch.Born != s.born {
 			continue // its members' channel is gone, and what was pushed of it
 		}
 		ref := g.stream(p, ch)

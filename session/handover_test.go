@@ -131,7 +131,7 @@ func TestWhatIsAcknowledgedRightBehindAHotRestartIsNotPushedAgain(t *testing.T) 
 	session := []byte{heldLive, 5, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8}
 	session = appendText(session, "bob")
 	session = append(session, 0, 0, 0, 0, 0, 0, 0, 1)
-	s := stream{channel: &message.Channel{ID: string(pair), Type: message.ChannelPerson}, last: 1, sent: []sentSeq{{seq: 1}}}
+	s := stream{channel: &message.Channel{ID: string(pair), Type: message.ChannelPerson, Born: 99}, last: 1, sent: []sentSeq{{seq: 1}}}
 	session = s.appendState(session)
 	session = append(session, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 1, 0)
 

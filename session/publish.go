@@ -67,6 +67,10 @@ func (g *Gate) submit(p *peer, s *wukong.Send) {
 	}
 	if reason != wukong.ReasonSuccess {
 		g.stats.SendsRefuse.Add(1)
+		if len(s.ClientMsgNo) > 0 && message.Revocable(uint8(reason)) {
+			g.askApply(p, s, uint8(reason))
+			return
+		}
 		// Behind the answers to what was sent before.
 		g.held[p.conn.ID()] = append(g.held[p.conn.ID()], wukong.Sendack{Flags: s.Flags, ClientSeq: s.ClientSeq, Reason: reason})
 		g.answerHeld(p)
@@ -121,6 +125,20 @@ func (g *Gate) accept(p *peer, s *wukong.Send) wukong.Reason {
 		g.proposeAll()
 	}
 	return wukong.ReasonSuccess
+}
+
+// askApply lets apply answer a SEND that is refused: if it is the resend of a message
+// that is stored, with the first answer. The SEND was admitted then.
+func (g *Gate) askApply(p *peer, s *wukong.Send, reason uint8) {
+	g.record = message.Record{
+		Kind:        message.KindRefused,
+		Setting:     reason,
+		ChannelType: s.ChannelType,
+		ChannelID:   g.id,
+		FromUID:     g.uid,
+		ClientMsgNo: s.ClientMsgNo,
+	}
+	g.batch(true).Add(&g.record, message.Origin{Conn: p.conn.ID(), ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags})
 }
 
 // batch returns the batch for a record that is stored, or not. What a connection

@@ -34,7 +34,7 @@ const keyHooks = "hooks"
 // stateVersion is that of the newest values in the metadata. All kinds count
 // together: what one version changed is said there, what it did not is written
 // as before.
-const stateVersion = 2
+const stateVersion = 3
 
 // errFormat is wrapped when a value is not what this program writes.
 var errFormat = errors.New("bad value")
@@ -110,18 +110,20 @@ func checkVersion(src []byte) error {
 //
 //	+---------+--------+------+---------+--------------------------------------+
 //	| version | number | last | members | each member                          |
-//	| 2       | u32    |      |         | uid n, uid, joined, what u8, [talk,] |
+//	| 3       | u32    |      |         | uid n, uid, joined, what u8, [talk,] |
 //	+---------+--------+------+---------+ reads, each read: device u8,         |
 //	                                    | tag, seq                             |
 //	+------+--------+---------+---------+--------------------------------------+
 //	| keep | newest | info u8 | told | deny n, each: uid n, uid | allow, alike |
 //	+------+--------+---------+------+--------------------------+--------------+
+//	| born |
+//	+------+
 //
 // What is 1 for a guest and 2 when there is a talk: read, deleted, changed. Keep
 // is as in message.AppendKeep. The key is the channel's type in one byte and its
-// id. Version 1 had no tags and no what, and ended with keep.
+// id. Version 1 had no tags and no what, and ended with keep; version 2 had no born.
 func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
-	dst = append(dst, 2)
+	dst = append(dst, 3)
 	dst = binary.LittleEndian.AppendUint32(dst, number)
 	dst = binary.AppendUvarint(dst, st.Last)
 	dst = binary.AppendUvarint(dst, uint64(len(st.Members)))
@@ -152,7 +154,7 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 			dst = appendText(dst, uid)
 		}
 	}
-	return dst
+	return binary.AppendVarint(dst, st.Channel.Born)
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -287,6 +289,9 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 			for range d.count(1) {
 				*list = append(*list, d.text())
 			}
+		}
+		if src[0] >= 3 {
+			st.Channel.Born = d.varint()
 		}
 		d.bad = d.bad || len(d.rest) > 0
 	}
