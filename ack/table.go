@@ -163,6 +163,9 @@ func (t *Table) Drop(conn uint64) {
 	}
 }
 
+// Has reports whether k is in flight.
+func (t *Table) Has(k Key) bool { return t.find(k) != 0 }
+
 // Count returns how many pushes are in flight to a connection.
 func (t *Table) Count(conn uint64) int { return int(t.conns[t.findConn(conn)].count) }
 

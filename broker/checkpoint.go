@@ -32,12 +32,18 @@ func (b *Broker) checkpoint(c *message.Committed) {
 	if !front || !enough || b.from == c.Generation || b.outgoing == nil {
 		return
 	}
+	far := b.unsaved > farBehind*b.o.CheckpointBytes
+	if far { // the store may wait: what is decided does not
+		for loop := range b.outgoing {
+			b.flush(loop)
+		}
+	}
 	b.pulse.Say(queue.Disk)
 	defer b.pulse.Say(queue.Works)
 	if !b.store.Checkpoint(&message.Snapshot{
 		Index: c.Index - 1, Generation: c.Generation, MaxMessageID: b.maxID,
 		Secret: b.dedup.secret, Window: b.dedup.size, Hooks: b.hooks.on, Changed: b.states, Users: b.accountStates, Answers: b.dedup.unsaved,
-	}, b.unsaved > farBehind*b.o.CheckpointBytes) {
+	}, far) {
 		return
 	}
 	b.from, b.unsaved = c.Generation, int64(c.Batch.Size())

@@ -17,7 +17,7 @@ const (
 	// Missed says that messages of Channel from Seq to Last wait for the
 	// connection. Own: that is by the device's own read position.
 	Missed
-	// Fetched answers a Fetch: Channel, Page (nil if there is nothing), Retry.
+	// Fetched answers a Fetch: Channel, Page, Retry, Partial.
 	Fetched
 	// Kick ends a connection; with Reason 0 without a word.
 	Kick
@@ -32,6 +32,7 @@ type Delivery struct {
 	Reason    uint8
 	Flags     uint8
 	Retry     bool
+	Partial   bool // of a page: what follows could not be read now, and may be later
 	Own       bool
 	ClientSeq uint32
 	Off       uint32 // of the record in Batch

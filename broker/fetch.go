@@ -4,7 +4,9 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"gatepost/diskio"
 	"gatepost/message"
 	"gatepost/queue"
 )
@@ -34,7 +36,13 @@ type Reader struct {
 	room  chan struct{}  // held may have become less
 	done  chan struct{}
 	stop  sync.Once
+
+	saidAt time.Time // when it was last said that the disk does not answer; of Run's goroutine
 }
+
+// saidEvery is how often is said that pages cannot be read: who asks for them asks
+// again and again.
+const saidEvery = 10 * time.Second
 
 // heldBytes is how much a loop may hold of pages before it gets another: many
 // who come back at a time must not have all that they missed in memory.
@@ -64,7 +72,9 @@ func (r *Reader) Return(loop uint16, bytes int) {
 // are returned or not.
 func (r *Reader) Close() { r.stop.Do(func() { close(r.done) }); r.inbox.Close() }
 
-// Run answers requests until Close. Every request gets exactly one answer.
+// Run answers requests until Close. Every request gets exactly one answer. A page
+// that ends early because of a disk error that may pass says so: nothing of it is
+// lost, and who asked asks again.
 func (r *Reader) Run(out []Outbox) {
 	var work []Fetch
 	one := make([]Delivery, 1)
@@ -76,13 +86,24 @@ func (r *Reader) Run(out []Outbox) {
 		for _, f := range work {
 			r.wait(f.Loop)
 			page, err := r.store.Read(f.Channel, f.From, int(f.Limit), pageBytes)
-			if err != nil {
-				r.log.Error("messages lost", "channel", f.Channel.ID, "from", f.From, "lost", page.Lost, "err", err)
-			}
+			partial := diskio.Classify(err) == diskio.Passing
+			r.complain(&f, page, err, partial)
 			r.held[f.Loop].Add(int64(page.Batch.Size()))
-			one[0] = Delivery{Kind: Fetched, Conn: f.Conn, Channel: f.Channel, Seq: f.From, Retry: f.Retry, Page: page}
+			one[0] = Delivery{Kind: Fetched, Conn: f.Conn, Channel: f.Channel, Seq: f.From, Retry: f.Retry, Partial: partial, Page: page}
 			out[f.Loop].Post(one)
 		}
+	}
+}
+
+// complain logs why a page is not whole.
+func (r *Reader) complain(f *Fetch, page *message.Page, err error, partial bool) {
+	switch now := time.Now(); {
+	case err == nil:
+	case !partial:
+		r.log.Error("messages lost", "channel", f.Channel.ID, "from", f.From, "lost", page.Lost, "err", err)
+	case now.Sub(r.saidAt) >= saidEvery:
+		r.saidAt = now
+		r.log.Warn("cannot read messages now; they are read again and delivered later", "channel", f.Channel.ID, "from", page.Next, "err", err)
 	}
 }
 

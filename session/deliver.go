@@ -232,10 +232,11 @@ func (g *Gate) catchUp(p *peer, ref int32) {
 	s := &g.streams[ref]
 	window := g.window()
 	room := window - g.inflight.Count(p.conn.ID())
-	if !s.behind || s.fetching || p.fetching >= maxFetching || p.dry || p.conn.High() || room < (window+1)/2 {
+	if !s.behind || s.fetching || s.resting || p.fetching >= maxFetching || p.dry || p.conn.High() || room < (window+1)/2 {
 		return
 	}
-	f := broker.Fetch{Loop: g.index, Conn: s.id, From: s.from, Channel: s.channel, Limit: uint16(min(room, pageItems))}
+	limit := min(uint64(room), pageItems, s.seen-s.from+1)
+	f := broker.Fetch{Loop: g.index, Conn: s.id, From: s.from, Channel: s.channel, Limit: uint16(limit)}
 	if g.fetch.Fetch(f) != nil {
 		return // closed: the connections are closed next
 	}
@@ -280,6 +281,9 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 		if seq < s.from || seq <= s.last {
 			continue
 		}
+		if seq > s.seen {
+			break // its push is on its way
+		}
 		if err := d.Page.Batch.Record(i, &g.stored); err != nil {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
@@ -296,15 +300,50 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 		}
 	}
 	if done {
-		s.from = max(s.from, d.Page.Next)
-		s.last = max(s.last, d.Page.Next-1)
-		// A page that brings nothing ends it as well: the channel is gone.
-		if d.Page.Next > s.seen && d.Page.Next > d.Page.Last || d.Page.Next == d.Seq {
+		s.from = max(s.from, min(d.Page.Next, s.seen+1))
+		s.last = max(s.last, s.from-1)
+		switch {
+		case s.from > s.seen:
+			g.caughtUp(p, s)
+		case d.Partial:
+			g.rest(ref)
+		case d.Page.Next == d.Seq: // it brings nothing: the channel is gone
 			g.caughtUp(p, s)
 		}
 	}
 	g.settle(ref)
 	g.catchUpAll(p)
+}
+
+// readAgain is how long a stream rests whose page could not be read.
+const readAgain = 250 * time.Millisecond
+
+// rest lets a stream that is behind ask for its page again after a pause.
+func (g *Gate) rest(ref int32) {
+	if len(g.resting) == 0 {
+		g.restUntil = g.now.Add(readAgain)
+	}
+	g.streams[ref].resting = true
+	g.resting = append(g.resting, ref)
+}
+
+// rested goes on with the streams that have rested. It returns how long until the
+// next have, below 0 if none rests.
+func (g *Gate) rested() time.Duration {
+	if len(g.resting) == 0 {
+		return -1
+	}
+	if d := g.restUntil.Sub(g.now); d > 0 {
+		return d
+	}
+	for _, ref := range g.resting {
+		if s := &g.streams[ref]; s.id != 0 && s.resting {
+			s.resting = false
+			g.catchUpAll(s.peer)
+		}
+	}
+	g.resting = g.resting[:0]
+	return -1
 }
 
 // caughtUp ends the catching up of a stream.
@@ -351,12 +390,14 @@ func (g *Gate) resend(p *peer, d *broker.Delivery) {
 	if !ok || len(d.Page.Seqs) == 0 || d.Page.Seqs[0] != d.Seq {
 		return
 	}
-	s := &g.streams[ref]
-	if !s.frozen && !s.outstanding(d.Seq) || p.conn.High() || !g.belongs(p, s.channel) {
+	if p.conn.High() || !g.belongs(p, g.streams[ref].channel) {
 		return
 	}
 	if err := d.Page.Batch.Record(0, &g.stored); err != nil {
 		panic("BUG: a page that was read cannot be read: " + err.Error())
+	}
+	if !g.inflight.Has(ack.Key{Conn: d.Conn, MessageID: g.stored.MessageID}) {
+		return // acknowledged, or given up, while it was read
 	}
 	if g.write(p, &g.stored, d.Seq, wukong.FlagDUP) {
 		g.stats.Resends.Add(1)

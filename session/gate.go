@@ -103,6 +103,8 @@ type Gate struct {
 	find      map[streamKey]int32
 	dirty     []int32 // streams with a read position to propose
 	cursorsAt time.Time
+	resting   []int32 // streams whose page could not be read
+	restUntil time.Time
 
 	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
 	held    map[uint64][]wukong.Sendack // by connection: refusals that wait for the answers before them
@@ -392,6 +394,9 @@ func (g *Gate) OnRound(now time.Time) time.Duration {
 	g.deliver()
 	next := g.inflight.Tick(now, g.due)
 	g.stats.Inflight.Store(int64(g.inflight.Len()))
+	if d := g.rested(); d >= 0 {
+		next = earlier(next, d)
+	}
 	if d := g.cursors(); d >= 0 {
 		next = earlier(next, d)
 	}

@@ -78,9 +78,12 @@ type stream struct {
 	dirty    bool // in Gate.dirty
 
 	// behind: pushes stopped. from is the first sequence not pushed, seen the
-	// newest known to exist. Invariant while behind: last < from.
+	// newest that apply has announced to this connection. Invariant while behind:
+	// last < from <= seen. Nothing beyond seen is written, although it may be
+	// readable: apply announces it later, and would then bring it once more.
 	behind   bool
 	fetching bool
+	resting  bool   // its page could not be read: in Gate.resting until it is asked for again
 	before   uint64 // newest sequence when the connection came, if its device had no read position
 	from     uint64
 	seen     uint64
@@ -135,16 +138,6 @@ func (s *stream) settle() {
 		s.sent = s.sent[:copy(s.sent, s.sent[s.head:])]
 		s.head = 0
 	}
-}
-
-// outstanding reports whether seq is pushed and waits for its acknowledgement.
-func (s *stream) outstanding(seq uint64) bool {
-	for i := s.head; i < len(s.sent) && s.sent[i].seq <= seq; i++ {
-		if s.sent[i].seq == seq {
-			return !s.sent[i].acked
-		}
-	}
-	return false
 }
 
 // giveUp freezes the cursor: what is not acknowledged now is pushed again
