@@ -95,7 +95,7 @@ type Gate struct {
 	// queue refused stays; stalled says so.
 	batches []*message.Batch // of the round, in the order in which they go to the log
 	stalled bool
-	waiters []uint64 // connections paused because of stalled
+	waiters []uint64 // connections with pauseLog
 
 	inflight  *ack.Table
 	streams   []stream // slab; see stream.id
@@ -109,7 +109,6 @@ type Gate struct {
 	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
 	held    map[uint64][]wukong.Sendack // by connection: refusals that wait for the answers before them
 	unsent  map[uint64][]wukong.Sendack // by connection: answers for which there was no room
-	asking  map[uint64]bool             // by connection that is not read until the application has said who is in a channel: it has
 	crypto  wukong.Scratch
 
 	parts map[uint64]jsonrpc.Splitter // by connection that speaks JSON-RPC: of its incomplete object
@@ -169,7 +168,6 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		ciphers:  make(map[uint64]*wukong.Cipher),
 		held:     make(map[uint64][]wukong.Sendack),
 		unsent:   make(map[uint64][]wukong.Sendack),
-		asking:   make(map[uint64]bool),
 		parts:    make(map[uint64]jsonrpc.Splitter),
 		asked:    make(map[uint64][]asked),
 	}
@@ -236,28 +234,24 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 			done = len(src)
 			return nil
 		}
-		if p.deaf = c.Pending() >= maxUnread || len(g.unsent[c.ID()]) > 0; p.deaf {
-			c.PauseRead() // it does not read its answers: no more questions
+		if c.Pending() >= maxUnread || len(g.unsent[c.ID()]) > 0 { // no more questions
+			g.pause(p, pauseDeaf)
 			c.WantDrained()
 			return nil
 		}
-		if p.full = p.owed >= p.maxUnanswered() || len(g.held[c.ID()]) > 0; p.full {
-			c.PauseRead()
+		if p.owed >= p.maxUnanswered() || len(g.held[c.ID()]) > 0 {
+			g.pause(p, pauseOwed)
 			return nil
 		}
-		n, taken, err := g.next(p, src[done:])
+		n, wait, err := g.next(p, src[done:])
 		if err != nil {
 			return g.bad(p, err)
 		}
-		if n == 0 {
+		if wait != 0 {
+			g.pause(p, wait)
 			return nil
 		}
-		if !taken {
-			if _, asking := g.asking[c.ID()]; !asking {
-				p.waiting = true
-				g.waiters = append(g.waiters, c.ID())
-			}
-			c.PauseRead()
+		if n == 0 {
 			return nil
 		}
 		done += n
@@ -265,35 +259,54 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 	return nil
 }
 
+// pause stops reading a connection until resume has been called for the reason,
+// and for each other one.
+func (g *Gate) pause(p *peer, why pause) {
+	if why == pauseLog && p.paused&pauseLog == 0 {
+		g.waiters = append(g.waiters, p.conn.ID())
+	}
+	p.paused |= why
+	p.conn.PauseRead()
+}
+
+// resume takes away a reason why a connection is not read.
+func (g *Gate) resume(p *peer, why pause) {
+	if p.paused&why == 0 {
+		return
+	}
+	if p.paused &^= why; p.paused == 0 {
+		p.conn.ResumeRead()
+	}
+}
+
 // next handles the frame or the JSON object at the front of src, n bytes, 0 if
-// it is not complete yet. It reports false when it has to come again, because the
-// log is stalled or the application is asked for its channel.
-func (g *Gate) next(p *peer, src []byte) (n int, taken bool, err error) {
+// it is not complete yet. With wait it has done nothing: the same has to come again
+// when that is over.
+func (g *Gate) next(p *peer, src []byte) (n int, wait pause, err error) {
 	if p.json() {
 		return g.object(p, src)
 	}
 	f, n, err := wukong.Split(src)
 	if err != nil || n == 0 {
-		return 0, false, err
+		return 0, 0, err
 	}
-	taken, err = g.frame(p, f)
-	return n, taken, err
+	wait, err = g.frame(p, f)
+	return n, wait, err
 }
 
-// frame handles one frame. It reports false when the frame has to come again, see
-// next.
-func (g *Gate) frame(p *peer, f wukong.Frame) (taken bool, err error) {
+// frame handles one frame; wait is that of next.
+func (g *Gate) frame(p *peer, f wukong.Frame) (wait pause, err error) {
 	if p.state == stateNew {
 		if f.Type != wukong.TypeConnect {
-			return false, fmt.Errorf("%w but %v", errNotConnect, f.Type)
+			return 0, fmt.Errorf("%w but %v", errNotConnect, f.Type)
 		}
-		return true, g.connect(p, f)
+		return 0, g.connect(p, f)
 	}
 	switch f.Type {
 	case wukong.TypeSend:
 		return g.publish(p, f)
 	case wukong.TypeRecvack:
-		return true, g.recvack(p, f)
+		return 0, g.recvack(p, f)
 	case wukong.TypePing:
 		if dst := p.conn.Out(1); dst != nil {
 			p.conn.Commit(len(wukong.AppendPong(dst[:0])))
@@ -302,11 +315,11 @@ func (g *Gate) frame(p *peer, f wukong.Frame) (taken bool, err error) {
 		p.conn.Finish() // behind the answers to what came before
 	case wukong.TypePong, wukong.TypeSub: // nothing is promised for them
 	case wukong.TypeConnect:
-		return false, errAgain
+		return 0, errAgain
 	default:
-		return false, fmt.Errorf("%w: %v", errServerOnly, f.Type)
+		return 0, fmt.Errorf("%w: %v", errServerOnly, f.Type)
 	}
-	return true, nil
+	return 0, nil
 }
 
 // bad counts and logs what no client should send.
@@ -333,18 +346,8 @@ func (g *Gate) OnWritable(c *netio.Conn) {
 	if !g.sendUnsent(p) {
 		return
 	}
-	if p.deaf {
-		p.deaf = false
-		g.resume(p)
-	}
+	g.resume(p, pauseDeaf)
 	g.catchUpAll(p)
-}
-
-// resume lets a connection be read when nothing stands against it.
-func (g *Gate) resume(p *peer) {
-	if answered, asking := g.asking[p.conn.ID()]; !p.deaf && !p.waiting && !p.full && (answered || !asking) {
-		p.conn.ResumeRead()
-	}
 }
 
 // OnClose takes a connection out of all tables.
@@ -360,7 +363,6 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
 	delete(g.held, c.ID())
-	delete(g.asking, c.ID())
 	delete(g.asked, c.ID())
 	var read []broker.Position
 	for ref := p.streams; ref >= 0; {

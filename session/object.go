@@ -36,29 +36,28 @@ var (
 )
 
 // object is next for a connection that speaks JSON-RPC.
-func (g *Gate) object(p *peer, src []byte) (n int, taken bool, err error) {
+func (g *Gate) object(p *peer, src []byte) (n int, wait pause, err error) {
 	id := p.conn.ID()
 	s := g.parts[id]
 	object, n, err := s.Split(src)
 	if err != nil || n == 0 {
 		g.parts[id] = s
-		return 0, false, err
+		return 0, 0, err
 	}
 	delete(g.parts, id)
 	if object == nil { // space
-		return n, true, nil
+		return n, 0, nil
 	}
-	taken, err = g.request(p, object)
-	return n, taken, err
+	wait, err = g.request(p, object)
+	return n, wait, err
 }
 
 // request handles one object. What is wrong with it is said to the client, and
 // ends the connection only before the login.
-func (g *Gate) request(p *peer, object []byte) (taken bool, err error) {
+func (g *Gate) request(p *peer, object []byte) (wait pause, err error) {
 	r := &g.call
-	taken = true
 	if err = r.Parse(object); err == nil {
-		taken, err = g.serve(p, r)
+		wait, err = g.serve(p, r)
 	}
 	var wrong *jsonrpc.Error
 	if errors.As(err, &wrong) {
@@ -67,62 +66,62 @@ func (g *Gate) request(p *peer, object []byte) (taken bool, err error) {
 			err = nil
 		}
 	}
-	return taken, err
+	return wait, err
 }
 
 // serve is frame for requests.
-func (g *Gate) serve(p *peer, r *jsonrpc.Request) (taken bool, err error) {
+func (g *Gate) serve(p *peer, r *jsonrpc.Request) (wait pause, err error) {
 	if p.state == stateNew {
 		if r.Method != jsonrpc.MethodConnect {
-			return true, errFirst
+			return 0, errFirst
 		}
 		var c wukong.Connect
 		if err := r.Connect(&c); err != nil {
-			return true, err
+			return 0, err
 		}
 		g.enter(p, &c)
-		return true, nil
+		return 0, nil
 	}
 	switch r.Method {
 	case jsonrpc.MethodSend:
 		if g.stalled {
-			return false, nil
+			return pauseLog, nil
 		}
 		if err := r.Send(&g.send); err != nil {
-			return true, err
+			return 0, err
 		}
 		if g.inquire(p, &g.send) {
-			return false, nil
+			return pauseAsk, nil
 		}
 		g.send.ClientSeq = g.ask(p, r.ID)
 		g.submit(p, &g.send)
-		return true, nil // it is answered when it is stored
+		return 0, nil // it is answered when it is stored
 	case jsonrpc.MethodRecvack:
 		var a wukong.Recvack
 		if err := r.Recvack(&a); err != nil {
-			return true, err
+			return 0, err
 		}
 		g.acked(p, a.MessageID)
 	case jsonrpc.MethodPing:
 	case jsonrpc.MethodSubscribe, jsonrpc.MethodUnsubscribe: // no channel can be subscribed to
 		var s wukong.Sub
 		if err := r.Sub(&s); err != nil {
-			return true, err
+			return 0, err
 		}
 		g.reply(p, jsonrpc.AppendSuback(g.out[:0], r.ID, &wukong.Suback{
 			Flags: s.Flags, SubNo: s.SubNo, ChannelID: s.ChannelID, ChannelType: s.ChannelType, Action: s.Action,
 			Reason: wukong.ReasonNotSupportChannelType,
 		}))
-		return true, nil
+		return 0, nil
 	case jsonrpc.MethodDisconnect:
 		p.conn.Finish() // behind the answers to what came before
 	case jsonrpc.MethodConnect:
-		return true, errSecond
+		return 0, errSecond
 	default:
-		return true, r.Unknown()
+		return 0, r.Unknown()
 	}
 	g.reply(p, jsonrpc.AppendResult(g.out[:0], r.ID))
-	return true, nil
+	return 0, nil
 }
 
 // ask notes that a SEND wants an answer and returns its ClientSeq.

@@ -49,12 +49,12 @@ func TestPiecesOfAnObjectAreReadOnce(t *testing.T) {
 	p := &peer{conn: new(netio.Conn), version: versionJSON}
 	p.conn.Data = p
 	src := []byte(`{"method":"ping","params":{"a":"b"`)
-	if n, taken, err := g.object(p, src); n != 0 || taken || err != nil {
-		t.Fatal(n, taken, err)
+	if n, wait, err := g.object(p, src); n != 0 || wait != 0 || err != nil {
+		t.Fatal(n, wait, err)
 	}
 	clear(src) // who looks again finds no object
-	if n, taken, err := g.object(p, append(src, `,"c":[1,2`...)); n != 0 || taken || err != nil {
-		t.Fatalf("read again: %d, %v, %v", n, taken, err)
+	if n, wait, err := g.object(p, append(src, `,"c":[1,2`...)); n != 0 || wait != 0 || err != nil {
+		t.Fatalf("read again: %d, %v, %v", n, wait, err)
 	}
 	if g.OnClose(p.conn, io.EOF); len(g.parts) > 0 {
 		t.Error("the pieces of a closed connection are still known")

@@ -21,11 +21,21 @@ type peer struct {
 	version  uint8        // of the protocol; versionJSON, or 0 before the first request
 	device   uint8
 	state    peerState
-	waiting  bool // reading is paused until the log takes the round's batch
-	deaf     bool // reading is paused until the client reads its answers
-	full     bool // reading is paused until SENDs are answered
-	dry      bool // a push found no room: OnWritable comes
+	paused   pause // why it is not read; see Gate.pause
+	asked    bool  // the application has been asked for the channel of the next SEND
+	dry      bool  // a push found no room: OnWritable comes
 }
+
+// pause is a set of reasons why a connection is not read. It is read again when the
+// last of them is over.
+type pause uint8
+
+const (
+	pauseLog  pause = 1 << iota // the log does not take the round's batch
+	pauseAsk                    // the application is asked for the channel of a SEND
+	pauseDeaf                   // the client does not read its answers
+	pauseOwed                   // too many SENDs are not answered
+)
 
 // nameless in peer.tag says that the device has no id: the tag is only this
 // connection's.

@@ -13,20 +13,19 @@ import (
 // keptFlags are the frame flags that a message keeps.
 const keptFlags = wukong.FlagNoPersist | wukong.FlagRedDot | wukong.FlagSyncOnce
 
-// publish handles a SEND. It reports false, and has done nothing, while the log
-// is stalled or the application is asked for its channel.
-func (g *Gate) publish(p *peer, f wukong.Frame) (taken bool, err error) {
+// publish handles a SEND; wait is that of next.
+func (g *Gate) publish(p *peer, f wukong.Frame) (wait pause, err error) {
 	if g.stalled {
-		return false, nil
+		return pauseLog, nil
 	}
 	if err := g.send.Decode(f, p.version); err != nil {
-		return false, err
+		return 0, err
 	}
 	if g.inquire(p, &g.send) {
-		return false, nil
+		return pauseAsk, nil
 	}
 	g.submit(p, &g.send)
-	return true, nil
+	return 0, nil
 }
 
 // inquire reports whether a SEND has to wait for the application. After the answer
@@ -35,24 +34,19 @@ func (g *Gate) inquire(p *peer, s *wukong.Send) bool {
 	if g.o.Inquire == nil {
 		return false
 	}
-	id := p.conn.ID()
-	if _, asking := g.asking[id]; asking {
-		delete(g.asking, id)
+	if p.asked {
+		p.asked = false
 		return false
 	}
-	if message.CheckChannelID(s.ChannelType, s.ChannelID) != nil || len(s.ChannelID) > maxName ||
-		!g.o.Inquire(s.ChannelType, s.ChannelID, id, g.index, g.now) {
-		return false
-	}
-	g.asking[id] = false
-	return true
+	return message.CheckChannelID(s.ChannelType, s.ChannelID) == nil && len(s.ChannelID) <= maxName &&
+		g.o.Inquire(s.ChannelType, s.ChannelID, p.conn.ID(), g.index, g.now)
 }
 
 // known lets a connection be read whose SEND waited for the application.
 func (g *Gate) known(p *peer) {
-	if _, asking := g.asking[p.conn.ID()]; asking {
-		g.asking[p.conn.ID()] = true
-		g.resume(p)
+	if p.paused&pauseAsk != 0 {
+		p.asked = true
+		g.resume(p, pauseAsk)
 	}
 }
 
@@ -214,9 +208,7 @@ func (g *Gate) propose() {
 	}
 	for _, id := range g.waiters {
 		if c := g.loop.Lookup(id); c != nil {
-			p := c.Data.(*peer)
-			p.waiting = false
-			g.resume(p)
+			g.resume(c.Data.(*peer), pauseLog)
 		}
 	}
 	g.waiters = g.waiters[:0]
@@ -311,9 +303,8 @@ func (g *Gate) answer(p *peer, a wukong.Sendack) {
 	p.owed--
 	g.sendack(p, a)
 	g.answerHeld(p)
-	if p.full && p.owed <= p.maxUnanswered()/2 && len(g.held[p.conn.ID()]) == 0 {
-		p.full = false
-		g.resume(p)
+	if p.owed <= p.maxUnanswered()/2 && len(g.held[p.conn.ID()]) == 0 {
+		g.resume(p, pauseOwed)
 	}
 }
 
