@@ -306,10 +306,7 @@ func (b *Broker) answer(o message.Origin, id int64, seq uint64, reason uint8) {
 func (b *Broker) apply(c *message.Committed) error {
 	batch := c.Batch
 	if c.Err != nil {
-		for i := range batch.Len() {
-			o := batch.Origin(i)
-			b.answer(o, o.MessageID, 0, message.ReasonSystemError)
-		}
+		b.notDurable(batch)
 		return nil
 	}
 	if !batch.Volatile() {
@@ -343,6 +340,22 @@ func (b *Broker) apply(c *message.Committed) error {
 		}
 	}
 	return nil
+}
+
+// notDurable tells who waits for the records of a batch that they are not durable,
+// and the loops which read positions they have to propose again.
+func (b *Broker) notDurable(batch *message.Batch) {
+	r := &b.record
+	for i := range batch.Len() {
+		o := batch.Origin(i)
+		if b.answer(o, o.MessageID, 0, message.ReasonSystemError); o.Conn != 0 || batch.Record(i, r) != nil {
+			continue
+		}
+		if r.Kind == message.KindCursor && len(r.FromUID) > 0 && int(o.Loop) < len(b.outgoing) {
+			batch.Retain()
+			b.post(o.Loop, Delivery{Kind: Unsaved, Batch: batch, Off: uint32(batch.Offset(i))})
+		}
+	}
 }
 
 // prepare finds the channels of the messages from record i on, computes their keys

@@ -21,6 +21,9 @@ const (
 	Fetched
 	// Kick ends a connection; with Reason 0 without a word.
 	Kick
+	// Unsaved says that the log could not make a read position durable: Batch, Off.
+	// It is for the loop, whatever became of the connection.
+	Unsaved
 	// Known says that the application was asked for the channel of a message.
 	Known
 )

@@ -31,6 +31,8 @@ func (g *Gate) deliver() {
 	for i := range items {
 		d := &items[i]
 		switch p := g.peer(d.Conn); {
+		case d.Kind == broker.Unsaved:
+			g.notSaved(d)
 		case p == nil: // gone
 		case d.Kind == broker.Ack:
 			g.answer(p, wukong.Sendack{
@@ -474,65 +476,4 @@ func (g *Gate) release(ref int32) {
 	}
 	g.streams[ref] = stream{next: g.free, sent: sent}
 	g.free = ref
-}
-
-// markDirty notes that a read position moved.
-func (g *Gate) markDirty(ref int32) {
-	s := &g.streams[ref]
-	if s.dirty || s.cursor == s.proposed {
-		return
-	}
-	s.dirty = true
-	if len(g.dirty) == 0 {
-		g.cursorsAt = g.now.Add(g.o.CursorInterval)
-	}
-	g.dirty = append(g.dirty, ref)
-}
-
-// cursors proposes the read positions that moved, once per interval. It
-// returns how long until the next time, below 0 if nothing waits.
-func (g *Gate) cursors() time.Duration {
-	if len(g.dirty) == 0 {
-		return -1
-	}
-	if d := g.cursorsAt.Sub(g.now); d > 0 {
-		return d
-	}
-	if g.stalled {
-		return stallRetry
-	}
-	for _, ref := range g.dirty {
-		s := &g.streams[ref]
-		if s.id == 0 || !s.dirty {
-			continue // its connection closed, which proposed it
-		}
-		s.dirty = false
-		if s.cursor > s.proposed {
-			g.proposeCursor(s)
-		}
-		g.settle(ref)
-	}
-	g.dirty = g.dirty[:0]
-	return -1
-}
-
-// proposeCursor adds a read position to the round's batch. Nobody waits for it:
-// if it is lost, messages are pushed once more.
-func (g *Gate) proposeCursor(s *stream) {
-	g.uid = append(g.uid[:0], s.peer.uid...)
-	g.id = append(g.id[:0], s.channel.ID...)
-	g.born = message.AppendBorn(g.born[:0], s.channel)
-	g.record = message.Record{
-		Kind:        message.KindCursor,
-		ChannelType: s.channel.Type,
-		Device:      s.peer.device,
-		Tag:         s.peer.positionTag(),
-		MessageID:   int64(s.cursor),
-		Timestamp:   g.now.UnixMilli(),
-		ChannelID:   g.id,
-		FromUID:     g.uid,
-		Payload:     g.born,
-	}
-	g.batch(false).Add(&g.record, message.Origin{})
-	s.proposed = s.cursor
 }

@@ -101,8 +101,13 @@ type Gate struct {
 	streams   []stream // slab; see stream.id
 	free      int32    // head of the free list in streams, -1 if none
 	find      map[streamKey]int32
-	dirty     []int32 // streams with a read position to propose
-	cursorsAt time.Time
+	dirty     []int32          // streams with a read position to propose
+	cursorsAt time.Time        // when they are proposed, and what was refused
+	marks     []*message.Batch // read positions that go to the log next
+	// unsaved are read positions that the log refused, under their record without
+	// number and time; kept is how many bytes they take.
+	unsaved   map[string]uint64
+	kept      int
 	resting   []int32 // streams whose page could not be read
 	restUntil time.Time
 
@@ -166,6 +171,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		free:     -1,
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
+		unsaved:  make(map[string]uint64),
 		held:     make(map[uint64][]wukong.Sendack),
 		unsent:   make(map[uint64][]wukong.Sendack),
 		parts:    make(map[uint64]jsonrpc.Splitter),
@@ -370,12 +376,15 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 		next := s.next
 		if s.cursor > s.proposed {
 			read = append(read, broker.Position{Channel: s.channel, Seq: s.cursor})
-			g.proposeCursor(s)
+			g.mark(s)
 		}
 		g.release(ref)
 		ref = next
 	}
 	p.streams = -1
+	if len(g.marks) > 0 {
+		g.loop.Wake() // they are proposed in a round
+	}
 	// Only Close makes Detach fail, and then nobody needs it.
 	_ = g.core.Detach(p.attach(g.index, ""), read)
 }

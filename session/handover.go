@@ -51,13 +51,13 @@ const MaxState = 8 << 20
 var ErrState = errors.New("bad state of a session")
 
 // Settled proposes what the gate has for the log, read positions included, and
-// reports whether the log took everything. On the loop's goroutine, when nothing
-// is read any more.
+// reports whether nothing waits for room in the log's queue. On the loop's
+// goroutine, when nothing is read any more.
 func (g *Gate) Settled() bool {
 	g.cursorsAt = time.Time{}
 	g.cursors()
 	g.propose()
-	return !g.stalled && len(g.batches) == 0
+	return !g.stalled && len(g.batches) == 0 && len(g.marks) == 0
 }
 
 // Settle writes what apply and the fetch reader left for connections. On the

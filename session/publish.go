@@ -218,7 +218,7 @@ func (g *Gate) propose() {
 // goroutine when the loop has ended, once.
 func (g *Gate) Close() {
 	for range 1000 { // a second and more: then what is lost is pushed once more
-		if g.propose(); !g.stalled {
+		if g.Settled() {
 			return
 		}
 		time.Sleep(stallRetry)
