@@ -114,11 +114,11 @@ func (s *Server) change(a action) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, fmt.Errorf("cannot change a channel: %w", err))
 			return
 		}
-		if _, known := s.core.Access().Members(uint8(c.Type), c.ID); a.here && !known && !message.SelfMade(uint8(c.Type)) {
-			reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
-			return
+		fine := message.ReasonSuccess
+		if a.here {
+			fine = message.ReasonChannelNotExist
 		}
-		s.carryOut(w, r, fmt.Sprintf("channel %q", c.ID), parts)
+		s.carryOut(w, r, fmt.Sprintf("channel %q", c.ID), parts, fine)
 	}
 }
 

@@ -216,7 +216,7 @@ func (s *Server) changeTalk(op message.ConversationOp) http.HandlerFunc {
 		}
 		s.carryOut(w, r, fmt.Sprintf("the conversation of %q with %q", c.UID, c.ID), []message.Record{{
 			Kind: message.KindConversation, FromUID: []byte(c.UID), ChannelType: uint8(c.Type),
-			ChannelID: storageID(c.Type, c.UID, c.ID), Payload: message.AppendConversation(nil, op, n)}})
+			ChannelID: storageID(c.Type, c.UID, c.ID), Payload: message.AppendConversation(nil, op, n)}}, message.ReasonSuccess)
 	}
 }
 

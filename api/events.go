@@ -201,7 +201,6 @@ func (s *Server) event(w http.ResponseWriter, r *http.Request) {
 	}
 	answers, status, err := s.commit(r.Context(), []message.Record{record}, delta)
 	switch {
-	case err != nil && status == 0: // who asked is gone
 	case err != nil:
 		fail(w, status, fmt.Errorf("cannot take an event for %q: %w", e.ID, err))
 	case answers[0].reason != message.ReasonSuccess:

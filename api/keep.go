@@ -36,7 +36,7 @@ func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot set what is kept of a channel: %w", err))
 		return
 	}
-	s.carryOut(w, r, fmt.Sprintf("channel %q", c.ID), []message.Record{record})
+	s.carryOut(w, r, fmt.Sprintf("channel %q", c.ID), []message.Record{record}, message.ReasonSuccess)
 }
 
 func (c *rule) record() (r message.Record, err error) {

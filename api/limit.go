@@ -37,7 +37,6 @@ type slots chan struct{}
 // free. A slot is for what is there: the body comes in before, unless it is long.
 func (s slots) limit(what string, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
 		body := r.Body
 		head, err := io.ReadAll(io.LimitReader(body, bodyHead))
 		rest := io.Reader(body)

@@ -171,7 +171,6 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	}
 	answers, status, err := s.commit(r.Context(), []message.Record{record}, volatile)
 	switch {
-	case err != nil && status == 0: // who asked is gone
 	case err != nil:
 		fail(w, status, fmt.Errorf("cannot send to %q: %w", m.ID, err))
 	case answers[0].reason != message.ReasonSuccess:
@@ -289,9 +288,7 @@ func (s *Server) sendMany(w http.ResponseWriter, r *http.Request, m *outgoing) (
 		}
 		answers, status, err := s.commit(r.Context(), p.records, p.volatile)
 		if err != nil {
-			if status != 0 {
-				fail(w, status, fmt.Errorf("cannot send to %d persons: %w", len(p.records), err))
-			}
+			fail(w, status, fmt.Errorf("cannot send to %d persons: %w", len(p.records), err))
 			return nil, nil, false
 		}
 		for i, a := range answers {
@@ -330,7 +327,8 @@ type answer struct {
 
 // commit gives records ids and times, hands them to the log as one batch, and
 // waits for all answers, which come in the order of the records. After an error
-// status is the one to answer with, 0: nobody waits any more.
+// status is the one to answer with: 503 if nothing happened, 504 if the outcome is
+// unknown.
 func (s *Server) commit(ctx context.Context, records []message.Record, volatile bool) (answers []answer, status int, err error) {
 	id, arrived := s.enlist(len(records))
 	defer s.dismiss(id)
@@ -361,7 +359,7 @@ func (s *Server) commit(ctx context.Context, records []message.Record, volatile 
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
 			b.Release()
-			return nil, 0, ctx.Err()
+			return nil, http.StatusServiceUnavailable, fmt.Errorf("the request ended before the log took it: %w", ctx.Err())
 		case <-deadline.C:
 			b.Release()
 			return nil, http.StatusServiceUnavailable, fmt.Errorf("the log was busy for %v, try again", s.o.Wait)
@@ -373,9 +371,9 @@ func (s *Server) commit(ctx context.Context, records []message.Record, volatile 
 		case a := <-arrived:
 			answers[a.part] = a
 		case <-ctx.Done():
-			return nil, 0, ctx.Err()
+			return nil, http.StatusGatewayTimeout, fmt.Errorf("outcome unknown: the request ended before the log answered (%w); asking again does no harm", ctx.Err())
 		case <-deadline.C:
-			return nil, http.StatusGatewayTimeout, fmt.Errorf("nobody knows whether it happened: the log did not answer within %v; asking again does no harm", s.o.Wait)
+			return nil, http.StatusGatewayTimeout, fmt.Errorf("outcome unknown: the log did not answer within %v; asking again does no harm", s.o.Wait)
 		}
 	}
 	return answers, http.StatusOK, nil

@@ -87,6 +87,7 @@ type Server struct {
 	backups slots
 	pace    pace
 	http    http.Server
+	body    time.Duration // for the body of a request to come in; set before Serve
 
 	unauthorized, displaced atomic.Int64
 
@@ -114,7 +115,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		o.Wait = defaultWait
 	}
 	o.Slots = o.Slots.withDefaults()
-	s := &Server{began: time.Now(), o: o, core: core, log: log, archive: archive, values: values, streams: newStreams(), backups: make(slots, maxBackups), pace: backupPace(), waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
+	s := &Server{began: time.Now(), body: bodyTimeout, o: o, core: core, log: log, archive: archive, values: values, streams: newStreams(), backups: make(slots, maxBackups), pace: backupPace(), waiting: make(map[uint64]chan answer), ids: message.NewIDs(message.HTTPMaker, o.IDFloor)}
 	s.SetLimits(o.Limits)
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)
@@ -127,7 +128,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
 	s.http = http.Server{
-		Handler:           guard(s.token256, &s.unauthorized, sorry(mux)),
+		Handler:           s.settled(guard(s.token256, &s.unauthorized, sorry(mux))),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -190,15 +191,15 @@ func (s *Server) routes() []endpoint {
 		{"POST", "/user/systemuids_add", change(s.systems(message.OpSystem))},
 		{"POST", "/user/systemuids_remove", change(s.systems(message.OpOrdinary))},
 		{"GET", "/user/systemuids", s.allSystems},
-		{"POST", "/user/onlinestatus", s.onlineStatus},
+		{"POST", "/user/onlinestatus", s.within(s.onlineStatus)},
 
-		{"GET", "/connz", s.connz},
-		{"POST", "/conn/kick", s.end(message.ReasonConnectKick)},
-		{"POST", "/conn/remove", s.end(0)},
+		{"GET", "/connz", s.within(s.connz)},
+		{"POST", "/conn/kick", s.within(s.end(message.ReasonConnectKick))},
+		{"POST", "/conn/remove", s.within(s.end(0))},
 		{"GET", "/route", s.route},
 		{"POST", "/route/batch", s.routeMany},
 
-		{"POST", "/conversation/sync", read(s.talks)},
+		{"POST", "/conversation/sync", read(s.within(s.talks))},
 		{"POST", "/conversation/syncMessages", read(s.talkMessages)},
 		{"POST", "/conversations/clearUnread", change(s.changeTalk(message.OpRead))},
 		{"POST", "/conversations/setUnread", change(s.changeTalk(message.OpUnread))},
@@ -325,9 +326,11 @@ func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
 // UTF-8 are refused: the JSON decoder would put something else, and longer, in
 // their place.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // else ReadTimeout holds
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
+		if long := new(http.MaxBytesError); errors.As(err, &long) {
+			w.Header().Set("Connection", "close") // what is left of it is not taken in
+		}
 		return fmt.Errorf("cannot read the body: %w", err)
 	}
 	if !utf8.Valid(text) {
@@ -354,18 +357,16 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 type bodies struct{}
 
 // carryOut commits the records of a change to what is called name and answers the
-// request.
-func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, parts []message.Record) {
+// request. Records that are refused for the reason fine have nothing to change.
+func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, parts []message.Record, fine uint8) {
 	answers, status, err := s.commit(r.Context(), parts, false)
 	if err != nil {
-		if status != 0 {
-			fail(w, status, fmt.Errorf("cannot change %s: %w", name, err))
-		}
+		fail(w, status, fmt.Errorf("cannot change %s: %w", name, err))
 		return
 	}
 	worst := message.ReasonSuccess
 	for _, a := range answers {
-		if a.reason != message.ReasonSuccess {
+		if a.reason != message.ReasonSuccess && a.reason != fine {
 			worst = a.reason
 		}
 	}

@@ -108,7 +108,7 @@ func (s *Server) changeUser(w http.ResponseWriter, r *http.Request, uids []strin
 	if len(uids) == 1 {
 		name = fmt.Sprintf("user %q", uids[0])
 	}
-	s.carryOut(w, r, name, parts)
+	s.carryOut(w, r, name, parts, message.ReasonSuccess)
 }
 
 // systems returns the handler of POST /user/systemuids_add and _remove.
@@ -151,12 +151,13 @@ func (s *Server) onlineStatus(w http.ResponseWriter, r *http.Request) {
 	if err == nil && len(uids) > maxUIDs {
 		err = fmt.Errorf("%d users are asked for, the limit is %d", len(uids), maxUIDs)
 	}
-	var found []broker.Online
-	if err == nil {
-		found, err = s.core.Connections(r.Context(), uids)
-	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot tell who is online: %w", err))
+		return
+	}
+	found, err := s.core.Connections(r.Context(), uids)
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot tell who is online: %w", err))
 		return
 	}
 	type line struct {
@@ -197,6 +198,8 @@ func (s *Server) end(reason uint8) http.HandlerFunc {
 			which = &broker.Online{Conn: uint64(c.Conn) >> loopBits, Loop: uint16(c.Conn) & (1<<loopBits - 1)}
 		}
 		switch n, err := s.core.End(r.Context(), c.UID, which, reason); {
+		case errors.Is(err, r.Context().Err()) && err != nil:
+			fail(w, http.StatusGatewayTimeout, fmt.Errorf("cannot end a connection: outcome unknown: the broker did not answer (%w); asking again does no harm", err))
 		case err != nil:
 			fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot end a connection: %w", err))
 		case n == 0:
@@ -219,7 +222,7 @@ func (s *Server) connz(w http.ResponseWriter, r *http.Request) {
 	}
 	found, total, err := s.core.Everybody(r.Context(), limit)
 	if err != nil {
-		fail(w, http.StatusServiceUnavailable, errors.New("cannot show connections: the broker is stopping"))
+		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot show connections: %w", err))
 		return
 	}
 	type line struct {
