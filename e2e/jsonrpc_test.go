@@ -60,17 +60,17 @@ func TestJSONDialogue(t *testing.T) {
 		c.put(`{"method":"send","id":"2","params":{"clientMsgNo":"r1","channelId":"` + two + `","channelType":1,"payload":"eyJ0IjoxfQ=="}}`)
 		like(t, c.next(), `{"jsonrpc":"2.0","id":"2","result":{"messageId":"*","messageSeq":1,"reasonCode":1}}`)
 		c.put(`{"method":"ping","id":"3"}`)
-		like(t, c.next(), `{"jsonrpc":"2.0","id":"3"}`)
+		like(t, c.next(), `{"jsonrpc":"2.0","id":"3","result":null}`)
 		m := peer.next()
-		like(t, m, `{"jsonrpc":"2.0","method":"recv","params":{"messageId":"*","messageSeq":1,"clientMsgNo":"r1","timestamp":*,"channelId":"`+
+		like(t, m, `{"jsonrpc":"2.0","method":"recv","params":{"header":{},"messageId":"*","messageSeq":1,"clientMsgNo":"r1","timestamp":*,"channelId":"`+
 			one+`","channelType":1,"fromUid":"`+one+`","payload":"eyJ0IjoxfQ=="}}`)
 		id := regexp.MustCompile(`"messageId":"([0-9]+)"`).FindStringSubmatch(m)[1]
 		peer.put(`{"method":"recvack","params":{"messageId":"` + id + `","messageSeq":1}}{"method":"ping","id":"4"}`)
-		like(t, peer.next(), `{"jsonrpc":"2.0","id":"4"}`)
+		like(t, peer.next(), `{"jsonrpc":"2.0","id":"4","result":null}`)
 		peer.put(`{"method":"recvack","id":"5","params":{"messageId":"` + id + `","messageSeq":1}}`)
-		like(t, peer.next(), `{"jsonrpc":"2.0","id":"5"}`)
+		like(t, peer.next(), `{"jsonrpc":"2.0","id":"5","result":null}`)
 		peer.put(`{"jsonrpc":"2.0","method":"disconnect","id":"6","params":{"reasonCode":0}}`)
-		like(t, peer.next(), `{"jsonrpc":"2.0","id":"6"}`)
+		like(t, peer.next(), `{"jsonrpc":"2.0","id":"6","result":null}`)
 		like(t, peer.next(), "")
 	})
 }
@@ -306,8 +306,8 @@ func TestJSONBadRequests(t *testing.T) {
 			{`{"method":"send","id":"1","params":{"channelId":"a@b","channelType":1}}`, `{"jsonrpc":"2.0","id":"1","result":{"messageId":"0","messageSeq":0,"reasonCode":16}}`},
 			{`{"method":"send","id":"1","params":{"channelId":"none","channelType":2}}`, `{"jsonrpc":"2.0","id":"1","result":{"messageId":"0","messageSeq":0,"reasonCode":3}}`},
 			// Nobody asked: nothing is said, but to the ping.
-			{`{"method":"dance"}{"method":"ping"}{"method":"ping","id":"2"}`, `{"jsonrpc":"2.0","id":"2"}`},
-			{" \r\n\t{\"method\":\"ping\",\"id\":\"\\u00e4\\\"\"} ", `{"jsonrpc":"2.0","id":"\u00e4\""}`},
+			{`{"method":"dance"}{"method":"ping"}{"method":"ping","id":"2"}`, `{"jsonrpc":"2.0","id":"2","result":null}`},
+			{" \r\n\t{\"method\":\"ping\",\"id\":\"\\u00e4\\\"\"} ", `{"jsonrpc":"2.0","id":"\u00e4\"","result":null}`},
 			// Served without an answer: the message is there.
 			{`{"method":"send","params":{"channelId":"nobody","channelType":1,"payload":""}}{"method":"send","id":"3","params":{"channelId":"nobody","channelType":1}}`,
 				`{"jsonrpc":"2.0","id":"3","result":{"messageId":"*","messageSeq":2,"reasonCode":1}}`},
@@ -424,7 +424,7 @@ func TestJSONBadStreams(t *testing.T) {
 func TestJSONInPieces(t *testing.T) {
 	b := start(t)
 	ping := func(id int) string { return fmt.Sprintf(`{"method":"ping","id":"%d"}`, id) }
-	pong := func(id int) string { return fmt.Sprintf(`{"jsonrpc":"2.0","id":"%d"}`, id) }
+	pong := func(id int) string { return fmt.Sprintf(`{"jsonrpc":"2.0","id":"%d","result":null}`, id) }
 	bothWays(t, func(t *testing.T, ws bool) {
 		r := b.rpc(t, ws)
 		stream := connectAs(fmt.Sprint("bytes", ws))
@@ -463,7 +463,7 @@ func TestJSONInPieces(t *testing.T) {
 		w.writeFrame(opText, false, false, p[:cut])
 		w.writeFrame(opPing, true, false, nil)
 		w.writeFrame(opContinue, true, false, p[cut:])
-		like(t, r.next(), `{"jsonrpc":"2.0","id":"ä"}`)
+		like(t, r.next(), `{"jsonrpc":"2.0","id":"ä","result":null}`)
 	})
 	t.Run("JSON in binary messages is answered in binary", func(t *testing.T) {
 		r := b.rpc(t, true)
@@ -494,7 +494,7 @@ func TestJSONInPieces(t *testing.T) {
 		r.next()
 		c := b.must(t, dialer{uid: "w\xffriter"})
 		c.tell(t, "reader", "\xe4\n", "\xff is fine in a payload")
-		like(t, r.next(), `{"jsonrpc":"2.0","method":"recv","params":{"messageId":"*","messageSeq":1,"clientMsgNo":"`+"\uFFFD"+`\n","timestamp":*,`+
+		like(t, r.next(), `{"jsonrpc":"2.0","method":"recv","params":{"header":{},"messageId":"*","messageSeq":1,"clientMsgNo":"`+"\uFFFD"+`\n","timestamp":*,`+
 			`"channelId":"w`+"\uFFFD"+`riter","channelType":1,"fromUid":"w`+"\uFFFD"+`riter","payload":"/yBpcyBmaW5lIGluIGEgcGF5bG9hZA=="}}`)
 	})
 }
@@ -554,8 +554,8 @@ func TestRigRPC(t *testing.T) {
 	for kind, said := range map[byte]string{
 		typeSendack:    `{"jsonrpc":"2.0","id":"7","result":{"messageId":"5","messageSeq":1,"reasonCode":1}}`,
 		typeConnack:    `{"jsonrpc":"2.0","id":"c","error":{"code":2,"message":"auth fail"}}`,
-		typeRecv:       `{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"eA=="}}`,
-		typeDisconnect: `{"jsonrpc":"2.0","method":"disconnect","params":{"reasonCode":12,"reason":"x"}}`,
+		typeRecv:       `{"jsonrpc":"2.0","method":"recv","params":{"header":{},"messageId":"5","payload":"eA=="}}`,
+		typeDisconnect: `{"jsonrpc":"2.0","method":"disconnect","params":{"header":{},"reasonCode":12,"reason":"x"}}`,
 	} {
 		if f, err := read(said); f.kind != kind || err != nil {
 			t.Errorf("%s: type %d, %v", said, f.kind, err)
@@ -567,7 +567,9 @@ func TestRigRPC(t *testing.T) {
 		`{"jsonrpc":"2.0","id":"7","result":{"messageId":5}}`,
 		`{"jsonrpc":"2.0","id":"7","error":{"code":2,"message":"x"}}`,
 		`{"id":"7","result":{"messageId":"5"}}`,
-		`{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"%"}}`,
+		`{"jsonrpc":"2.0","method":"recv","params":{"header":{},"messageId":"5","payload":"%"}}`,
+		`{"jsonrpc":"2.0","method":"recv","params":{"messageId":"5","payload":"eA=="}}`,
+		`{"jsonrpc":"2.0","id":"7"}`,
 		`{"jsonrpc":"2.0","method":"pong"}`, `{"jsonrpc":"2.0"`,
 	} {
 		if f, err := read(said); err == nil {

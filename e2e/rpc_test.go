@@ -231,6 +231,8 @@ func (r *rpcConn) frame(raw json.RawMessage) ([]byte, error) {
 		return appendFrame(nil, typeConnack, 1, b), nil
 	case m.Error != nil:
 		return nil, errors.New("an error")
+	case string(m.Result) == "null" && kind != typePong, m.Result == nil:
+		return nil, errors.New("neither a result nor an error")
 	case kind == typePong:
 		return []byte{typePong << 4}, nil
 	case kind == typeConnack:
@@ -270,18 +272,24 @@ func (r *rpcConn) frame(raw json.RawMessage) ([]byte, error) {
 	return appendFrame(nil, typeSendack, a.Header.flags(), append(b, a.ReasonCode)), nil
 }
 
+var errNoHeader = errors.New("no header")
+
 func notification(method string, params json.RawMessage) ([]byte, error) {
 	switch method {
 	case "disconnect":
 		var d struct {
-			ReasonCode byte   `json:"reasonCode"`
-			Reason     string `json:"reason"`
+			Header     *rpcHeader `json:"header"`
+			ReasonCode byte       `json:"reasonCode"`
+			Reason     string     `json:"reason"`
 		}
 		err := strict(params, &d)
+		if err == nil && d.Header == nil {
+			err = errNoHeader
+		}
 		return appendFrame(nil, typeDisconnect, 0, appendStr([]byte{d.ReasonCode}, d.Reason)), err
 	case "recv":
 		var m struct {
-			Header      rpcHeader  `json:"header"`
+			Header      *rpcHeader `json:"header"`
 			Setting     rpcSetting `json:"setting"`
 			Expire      uint32     `json:"expire"`
 			MessageID   string     `json:"messageId"`
@@ -299,6 +307,9 @@ func notification(method string, params json.RawMessage) ([]byte, error) {
 		}
 		if err := strict(params, &m); err != nil {
 			return nil, err
+		}
+		if m.Header == nil {
+			return nil, errNoHeader
 		}
 		payload, err := base64.StdEncoding.DecodeString(m.Payload)
 		if err != nil {

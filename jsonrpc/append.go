@@ -9,12 +9,14 @@ import (
 )
 
 // AppendResult appends the answer that says no more than that the request was
-// served, as to a ping. Nothing is appended when id is empty: no answer is wanted.
+// served, as to a ping: a result that is null. There are clients that end a
+// connection for an answer that has neither result nor error. Nothing is appended
+// when id is empty: no answer is wanted.
 func AppendResult(dst, id []byte) []byte {
 	if len(id) == 0 {
 		return dst
 	}
-	return append(appendID(dst, id), '}')
+	return append(appendID(dst, id), `,"result":null}`...)
 }
 
 // AppendError appends the answer to a request that cannot be served, nothing
@@ -53,7 +55,7 @@ func AppendSendack(dst, id []byte, a *wukong.Sendack) []byte {
 		return dst
 	}
 	dst = append(appendID(dst, id), `,"result":{`...)
-	dst = appendHeader(dst, a.Flags)
+	dst = appendFlags(dst, a.Flags)
 	dst = strconv.AppendInt(append(dst, `"messageId":"`...), a.MessageID, 10)
 	dst = strconv.AppendUint(append(dst, `","messageSeq":`...), uint64(a.MessageSeq), 10)
 	dst = strconv.AppendUint(append(dst, `,"reasonCode":`...), uint64(a.Reason), 10)
@@ -67,7 +69,7 @@ func AppendSuback(dst, id []byte, a *wukong.Suback) []byte {
 		return dst
 	}
 	dst = append(appendID(dst, id), `,"result":{`...)
-	dst = appendHeader(dst, a.Flags)
+	dst = appendFlags(dst, a.Flags)
 	dst = AppendString(append(dst, `"subNo":`...), a.SubNo)
 	dst = AppendString(append(dst, `,"channelId":`...), a.ChannelID)
 	dst = strconv.AppendUint(append(dst, `,"channelType":`...), uint64(a.ChannelType), 10)
@@ -133,14 +135,25 @@ func appendID(dst, id []byte) []byte {
 	return append(append(dst, `{"jsonrpc":"2.0","id":`...), id...)
 }
 
-// appendHeader appends the flags that are set, with a comma behind, or nothing.
+// appendHeader appends the header of a notification, with a comma behind. It is an
+// object even if no flag is set: there are clients that drop a recv without one,
+// and do not acknowledge it.
 func appendHeader(dst []byte, flags uint8) []byte {
+	if flags&(wukong.FlagNoPersist|wukong.FlagRedDot|wukong.FlagSyncOnce|wukong.FlagDUP) == 0 {
+		return append(dst, `"header":{},`...)
+	}
+	return appendFlags(dst, flags)
+}
+
+// appendFlags appends the header of an answer: the flags that are set, with a
+// comma behind, or nothing.
+func appendFlags(dst []byte, flags uint8) []byte {
 	return appendBits(dst, `"header":{`, flags, [4]flag{
 		{wukong.FlagNoPersist, "noPersist"}, {wukong.FlagRedDot, "redDot"}, {wukong.FlagSyncOnce, "syncOnce"}, {wukong.FlagDUP, "dup"},
 	})
 }
 
-// appendSetting is appendHeader for setting bits.
+// appendSetting is appendFlags for setting bits.
 func appendSetting(dst []byte, bits uint8) []byte {
 	return appendBits(dst, `"setting":{`, bits, [4]flag{
 		{wukong.SettingReceipt, "receipt"}, {wukong.SettingSignal, "signal"}, {wukong.SettingStream, "stream"}, {wukong.SettingTopic, "topic"},

@@ -51,11 +51,11 @@ func TestTheDialogueThatWasSeen(t *testing.T) {
 	equal(t, got, `{"jsonrpc":"2.0","id":"2","result":{"messageId":"2124748411230916608","messageSeq":1,"reasonCode":1}}`)
 
 	r = parse(t, `{"method":"ping","id":"3"}`)
-	equal(t, AppendResult(nil, r.ID), `{"jsonrpc":"2.0","id":"3"}`)
+	equal(t, AppendResult(nil, r.ID), `{"jsonrpc":"2.0","id":"3","result":null}`)
 
 	got = AppendRecv(nil, &wukong.Recv{MessageID: 7, MessageSeq: 1, ClientMsgNo: []byte("r1"), Timestamp: 1795414471,
 		ChannelID: []byte("rpc1"), ChannelType: 1, FromUID: []byte("rpc1"), Payload: []byte(`{"t":1}`)})
-	equal(t, got, `{"jsonrpc":"2.0","method":"recv","params":{"messageId":"7","messageSeq":1,"clientMsgNo":"r1","timestamp":1795414471,"channelId":"rpc1","channelType":1,"fromUid":"rpc1","payload":"eyJ0IjoxfQ=="}}`)
+	equal(t, got, `{"jsonrpc":"2.0","method":"recv","params":{"header":{},"messageId":"7","messageSeq":1,"clientMsgNo":"r1","timestamp":1795414471,"channelId":"rpc1","channelType":1,"fromUid":"rpc1","payload":"eyJ0IjoxfQ=="}}`)
 
 	r = parse(t, `{"method":"recvack","params":{"messageId":"2124748411230916608","messageSeq":1}}`)
 	var a wukong.Recvack
@@ -112,9 +112,9 @@ func TestOptionalParams(t *testing.T) {
 		t.Errorf("disconnect %+v, %v", d, err)
 	}
 	equal(t, AppendDisconnect(nil, &wukong.Disconnect{Reason: wukong.ReasonConnectKick, Text: []byte("login in other device")}),
-		`{"jsonrpc":"2.0","method":"disconnect","params":{"reasonCode":12,"reason":"login in other device"}}`)
+		`{"jsonrpc":"2.0","method":"disconnect","params":{"header":{},"reasonCode":12,"reason":"login in other device"}}`)
 	equal(t, AppendEvent(nil, &wukong.Event{ID: []byte("e1"), Type: []byte("stream.delta"), Timestamp: 5, Data: []byte(`{"k":1}`)}),
-		`{"jsonrpc":"2.0","method":"event","params":{"id":"e1","type":"stream.delta","timestamp":5,"data":"{\"k\":1}"}}`)
+		`{"jsonrpc":"2.0","method":"event","params":{"header":{},"id":"e1","type":"stream.delta","timestamp":5,"data":"{\"k\":1}"}}`)
 	equal(t, AppendConnack(nil, []byte(`"1"`), &wukong.Connack{Reason: wukong.ReasonAuthFail}), `{"jsonrpc":"2.0","id":"1","error":{"code":2,"message":"auth fail"}}`)
 
 	var a wukong.Recvack // a client in a language with whole numbers
