@@ -115,7 +115,7 @@ func TestStreamOfAMessage(t *testing.T) {
 		var first sent
 		b.ask(t, "POST", "/message/send", fmt.Sprintf(`{%s,"from_uid":"robot","client_msg_no":%q,"is_stream":1,"payload":"eA=="}`, c.more, no), 200, &first)
 		for _, who := range []*client{alice, old} {
-			if m := who.nextRecv(t); m.no != no || m.setting&settingStream == 0 {
+			if m := who.nextRecv(t); m.no != no || m.setting&settingStream != 0 != (who == alice) || string(m.payload) != "x" {
 				t.Errorf("%s received %v, setting %#x", who.uid, m, m.setting)
 			}
 		}

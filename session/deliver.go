@@ -152,7 +152,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	stream, topic := r.Stream()
 	*v = wukong.Recv{
 		Flags:       r.Flags&keptFlags | dup,
-		Setting:     r.Setting,
+		Setting:     wukong.RecvSetting(r.Setting, p.version),
 		FromUID:     r.FromUID,
 		ChannelID:   message.ShownID(r.ChannelID),
 		ChannelType: r.ChannelType,

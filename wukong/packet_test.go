@@ -290,3 +290,32 @@ func TestAppendCutsAStringThatNoFrameCanHold(t *testing.T) {
 		t.Errorf("text of %d bytes, want %d", len(got.Text), MaxString)
 	}
 }
+
+// The Android, Flutter and HarmonyOS clients speak version 4, read 0x04 as the bit
+// of a stream with fields of their own, and know nothing of 0x02.
+func TestMobileClientsReadAMessageOfAStream(t *testing.T) {
+	for version := uint8(1); version <= LatestVersion; version++ {
+		for setting := range 256 {
+			sent := Recv{Setting: RecvSetting(uint8(setting), version), FromUID: []byte("ai"), ChannelID: []byte("g"), ChannelType: ChannelGroup,
+				StreamNo: []byte("s-1"), StreamID: 9, MessageID: 7, MessageSeq: 3, Payload: []byte("x")}
+			f, _, err := Split(sent.Append(nil, version))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := uint8(setting) &^ 0x06; sent.Setting&^SettingStream != want || version < 5 && sent.Setting != want {
+				t.Fatalf("version %d: setting %#x became %#x", version, setting, sent.Setting)
+			}
+			r := read(f, TypeRecv)
+			r.u8()
+			r.str() // message key
+			from, channel, kind := string(r.str()), string(r.str()), r.u8()
+			if version >= 3 {
+				r.u32() // expire
+			}
+			r.str() // client message number
+			if id, seq := r.u64(), r.u32(); from != "ai" || channel != "g" || kind != ChannelGroup || id != 7 || seq != 3 {
+				t.Fatalf("version %d, setting %#x: message %d, sequence %d, from %q in %q of type %d", version, setting, id, seq, from, channel, kind)
+			}
+		}
+	}
+}

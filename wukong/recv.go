@@ -16,7 +16,7 @@ const (
 //	str topic (setting topic) | rest payload
 type Recv struct {
 	Flags       uint8
-	Setting     uint8  // of the SEND
+	Setting     uint8  // of the SEND, see RecvSetting
 	MsgKey      []byte // see Cipher.AppendRecvKey; empty without encryption
 	FromUID     []byte // empty: the system account
 	ChannelID   []byte // of a person channel: the other party's uid

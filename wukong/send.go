@@ -10,7 +10,22 @@ const (
 	// a mark on a RECV and adds nothing; a client must not set it on a SEND: the
 	// public library would then give the frame a length that is too large.
 	SettingStream = 0x02
+	// settingOldStream marked a stream, with other fields, before SettingStream
+	// did. The mobile clients still read it so.
+	settingOldStream = 0x04
 )
+
+// RecvSetting returns what a RECV says of the setting of a SEND to a client of
+// that version. No client of versions 1 to 4 in use reads the stream fields: those
+// that met them took the message id out of their middle and dropped the message.
+// They get it without.
+func RecvSetting(setting, version uint8) uint8 {
+	setting &^= settingOldStream
+	if version < 5 {
+		setting &^= SettingStream
+	}
+	return setting
+}
 
 // hasStream reports whether the stream fields are there.
 func hasStream(setting, version uint8) bool {
