@@ -61,7 +61,7 @@ func (p *patient) Write(b []byte) (int, error) {
 		patience += p.pace.window // the next window, whose bytes are all to come
 	}
 	left := p.pace.age - began.Sub(p.began)
-	if err := p.control.SetWriteDeadline(began.Add(min(patience, left))); err != nil {
+	if err := p.control.SetWriteDeadline(began.Add(min(patience, left))); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return 0, fmt.Errorf("cannot set a deadline: %w", err)
 	}
 	n, err := p.ResponseWriter.Write(b)
