@@ -54,8 +54,8 @@ type slot[T any] struct {
 
 // New returns an empty queue that holds at most maxItems items with at most
 // maxWeight together; 0 means no such bound. Items of weight zero count for
-// neither. weigh is called once per attempt to push, under the queue's lock:
-// it must be quick and must not touch the queue. A negative weight counts as
+// neither. weigh is called once per attempt to push, under the queue's lock, and by
+// PopMore: it must be quick and must not touch the queue. A negative weight counts as
 // zero; a nil weigh gives each item the weight 1.
 func New[T any](maxItems, maxWeight int, weigh func(*T) int) *Queue[T] {
 	if weigh == nil {
@@ -130,7 +130,7 @@ func (q *Queue[T]) PopBatch(dst []T, maxItems, maxWeight int) ([]T, bool) {
 		}
 		q.notEmpty.Wait()
 	}
-	dst = q.pop(dst, maxItems, maxWeight)
+	dst = q.pop(dst, 0, 0, maxItems, maxWeight)
 	q.mu.Unlock()
 	return dst, true
 }
@@ -142,10 +142,27 @@ func (q *Queue[T]) TryPopBatch(dst []T, maxItems, maxWeight int) []T {
 	if q.n == 0 {
 		q.measure()
 	} else {
-		dst = q.pop(dst, maxItems, maxWeight)
+		dst = q.pop(dst, 0, 0, maxItems, maxWeight)
 	}
 	q.mu.Unlock()
 	return dst
+}
+
+// PopMore adds to a batch that a pop has returned, without waiting: the bounds are
+// those of all of dst then, weighed as it is now, and nothing is added where not even
+// the oldest item fits.
+func (q *Queue[T]) PopMore(dst []T, maxItems, maxWeight int) []T {
+	weight := 0
+	for i := range dst {
+		weight += max(0, q.weigh(&dst[i]))
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n == 0 {
+		q.measure()
+		return dst
+	}
+	return q.pop(dst, len(dst), weight, maxItems, maxWeight)
 }
 
 // Len returns how many items are held, weightless ones included.
@@ -222,9 +239,10 @@ func (q *Queue[T]) fits(weight int) bool {
 	return q.maxWeight <= 0 || weight <= q.maxWeight-q.total
 }
 
-// pop moves the oldest items to dst. The queue is not empty.
-func (q *Queue[T]) pop(dst []T, maxItems, maxWeight int) []T {
-	count, weight, heavy := 0, 0, q.heavy
+// pop moves the oldest items to dst, which has count items of some weight that count
+// for the bounds. The queue is not empty.
+func (q *Queue[T]) pop(dst []T, count, weight, maxItems, maxWeight int) []T {
+	taken, heavy := 0, q.heavy
 	for q.n > 0 && (maxItems <= 0 || count < maxItems) {
 		s := &q.slots[q.head]
 		if count > 0 && maxWeight > 0 && s.weight > maxWeight-weight {
@@ -233,6 +251,7 @@ func (q *Queue[T]) pop(dst []T, maxItems, maxWeight int) []T {
 		dst = append(dst, s.item)
 		count++
 		weight += s.weight
+		taken += s.weight
 		if s.weight > 0 {
 			q.heavy--
 		}
@@ -240,7 +259,7 @@ func (q *Queue[T]) pop(dst []T, maxItems, maxWeight int) []T {
 		q.head = (q.head + 1) & (len(q.slots) - 1)
 		q.n--
 	}
-	q.total -= weight
+	q.total -= taken
 	if q.waiting > 0 && q.heavy < heavy {
 		q.notFull.Broadcast()
 	}

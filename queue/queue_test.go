@@ -142,6 +142,30 @@ func TestABatchEndsAtItsLimitsButNeverBeforeItsFirstItem(t *testing.T) {
 	wantHeld(t, q, 0, 0)
 }
 
+func TestMoreForABatchKeepsTheBoundsOfTheWholeBatch(t *testing.T) {
+	q := New(0, 100, weighParcel)
+	wantNames(t, q.PopMore(nil, 0, 0)) // empty: as it was
+	if n := q.PushMany([]parcel{{"a", 4}, {"b", 4}, {"ack", 0}, {"c", 4}, {"giant", 50}, {"d", 1}}); n != 6 {
+		t.Fatal(n)
+	}
+	got := q.TryPopBatch(nil, 1, 0)
+	got = q.PopMore(got, 1, 0)
+	wantNames(t, got, "a") // as many as there may be
+	got = q.PopMore(got, 0, 10)
+	wantNames(t, got, "a", "b", "ack") // 4 more would be 12
+	got = q.PopMore(got, 3, 100)
+	wantNames(t, got, "a", "b", "ack")
+	got = q.PopMore(got, 0, 12)
+	wantNames(t, got, "a", "b", "ack", "c")
+	got = q.PopMore(got, 0, 12) // the next weighs more than all that is left
+	wantNames(t, got, "a", "b", "ack", "c")
+	wantHeld(t, q, 2, 51)
+	got = q.PopMore(got, 0, 0)
+	wantNames(t, got, "a", "b", "ack", "c", "giant", "d")
+	wantHeld(t, q, 0, 0)
+	wantNames(t, q.PopMore(nil, 0, 0))
+}
+
 func TestPushManyStopsAtTheFirstRefusal(t *testing.T) {
 	q := New(0, 10, weighParcel)
 	items := []parcel{{"a", 6}, {"b", 6}, {"c", 1}, {"ack", 0}}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ const probeEvery = time.Second
 type CommitterOptions struct {
 	QueueItems int // batches waiting at most
 	QueueBytes int // bytes waiting at most
-	GroupItems int // batches in a group at most
+	GroupItems int // batches in a group at most; 0: no such bound
 	// Linger is how long a group of few batches waits for more, before it is
 	// written: lone senders then cost fewer writes of the flash. 0: not at all.
 	Linger     time.Duration
@@ -143,7 +144,7 @@ func (c *Committer) Run() error {
 		c.pulse.Say(queue.Works)
 		if c.o.Linger > 0 && len(batches) < fewBatches {
 			time.Sleep(c.o.Linger)
-			batches = c.inbox.TryPopBatch(batches, c.o.GroupItems-len(batches), c.o.GroupBytes)
+			batches = c.inbox.PopMore(batches, c.o.GroupItems, c.o.GroupBytes)
 		}
 		c.group = batches
 		if err := c.commit(batches); err != nil {
@@ -221,7 +222,7 @@ func (c *Committer) commit(batches []*message.Batch) error {
 			c.stats.records.Add(int64(records))
 			c.stats.bytes.Add(int64(len(frame) - headerSize))
 			c.stats.groupRecords.Observe(int64(records))
-		} else {
+		} else if !errors.Is(refusal, errTooLarge) { // of which nothing was written
 			refusal = c.fail(refusal)
 		}
 	}

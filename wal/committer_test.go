@@ -285,6 +285,114 @@ func TestGroupsAreBounded(t *testing.T) {
 	}
 }
 
+// A group that lingers has the bounds of any other, counted over all of it, and 0 is
+// no bound for it either. What it could not be replayed with is not written.
+func TestGroupThatLingersIsBounded(t *testing.T) {
+	size := recordSize("x")
+	for _, c := range []struct {
+		items, bytes int
+		want         []string
+	}{
+		{items: 3, want: []string{"0 1 2", "3 4 5", "6 7"}},
+		{items: 2, want: []string{"0 1", "2 3", "4 5", "6 7"}},
+		{bytes: 3*size + size/2, want: []string{"0 1 2", "3 4 5", "6 7"}},
+		{bytes: size, want: []string{"0", "1", "2", "3", "4", "5", "6", "7"}},
+		{want: []string{"0 1 2 3 4 5 6 7"}},
+	} {
+		d := &disk{}
+		b := newBox(t, d, CommitterOptions{GroupItems: c.items, GroupBytes: c.bytes, Linger: 50 * time.Millisecond})
+		d.held = make(chan struct{})
+		b.propose("first")
+		for b.c.inbox.Len() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		d.set(func() {})
+		for i := range 8 { // what is waiting now, and what comes meanwhile
+			b.propose(fmt.Sprint(i))
+		}
+		close(d.held)
+		for range 9 {
+			got, _ := b.next()
+			if got.Err != nil {
+				t.Errorf("%+v: %v", c, got.Err)
+			}
+			got.Batch.Release()
+		}
+		groups := b.stop(nil)
+		if c.items == 0 && c.bytes == 0 { // the first may have been joined by some
+			same(t, strings.Fields(strings.Join(groups, " ")), strings.Fields("first "+strings.Join(c.want, " ")))
+			continue
+		}
+		for _, g := range groups {
+			if n := len(strings.Fields(g)); c.items > 0 && n > c.items || c.bytes > 0 && n*size > c.bytes && n > 1 {
+				t.Errorf("%d items, %d bytes at most: a group of %d, %q", c.items, c.bytes, n, g)
+			}
+		}
+		same(t, strings.Fields(strings.Join(groups, " ")), strings.Fields("first "+strings.Join(c.want, " ")))
+	}
+}
+
+// manyBytes is a batch of so many MiB.
+func manyBytes(mib int) *message.Batch {
+	b := message.NewBatch(false)
+	for payload := make([]byte, 1<<20-100); b.Size() < mib<<20-1<<20; {
+		b.Add(&message.Record{Kind: message.KindMessage, ChannelType: message.ChannelPerson, ChannelID: []byte("a@b"), FromUID: []byte("a"), Payload: payload}, message.Origin{})
+	}
+	return b
+}
+
+// Two batches that together are more than a replay takes are two groups, however
+// long the first has waited for the second.
+func TestLingerNeverMakesAGroupThatIsLost(t *testing.T) {
+	d := &disk{}
+	b := newBox(t, d, CommitterOptions{GroupBytes: maxBody, Linger: 5 * time.Millisecond})
+	d.held = make(chan struct{})
+	b.propose("first")
+	for b.c.inbox.Len() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	want := 1
+	for range 2 {
+		large := manyBytes(40)
+		want += large.Len()
+		if err := b.c.Propose(large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(d.held)
+	for range 3 {
+		c := <-b.out
+		if c.Err != nil {
+			t.Error(c.Err)
+		}
+		c.Batch.Release()
+	}
+	replayed := 0
+	for _, g := range b.stop(nil) {
+		replayed += len(strings.Fields(g))
+	}
+	same(t, replayed, want)
+}
+
+// The log writes nothing that its replay would refuse, and goes on.
+func TestLogRefusesWhatItCouldNotReplay(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	add(t, l, "a")
+	before := contents(t, generationFile(dir, 1))
+	if _, _, err := l.append(make([]byte, headerSize+maxBody+1), 1); err == nil || !strings.Contains(err.Error(), "the limit is 67108864") {
+		t.Errorf("append of a group that is too large: %v", err)
+	}
+	if !slices.Equal(contents(t, generationFile(dir, 1)), before) {
+		t.Error("something was written")
+	}
+	add(t, l, "b")
+	closeLog(t, l)
+	l, r := open(t, dir)
+	same(t, r.groups, []string{"a", "b"})
+	closeLog(t, l)
+}
+
 func TestVolatileBatchesPassInOrderAndAreNotWritten(t *testing.T) {
 	d := &disk{}
 	b := newBox(t, d, CommitterOptions{})

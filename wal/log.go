@@ -51,6 +51,9 @@ var ErrDiskFull = errors.New("disk is full")
 // growing. It passes.
 var ErrBehind = errors.New("the log is too far ahead of the store")
 
+// errTooLarge is the error of a group that a replay would not take.
+var errTooLarge = errors.New("cannot write a group")
+
 // passing returns ErrDiskFull or ErrBehind if that is what err is: an error
 // after which the log is as good as before. nil: it is another.
 func passing(err error) error {
@@ -375,8 +378,11 @@ func (l *Log) Close() error {
 
 // append makes frame durable, whose body lies behind headerSize bytes for the
 // header, and returns its index and where the body begins. The error wraps
-// ErrDiskFull or ErrBehind, or else the log must not be used any more.
+// ErrDiskFull, ErrBehind or errTooLarge, or else the log must not be used any more.
 func (l *Log) append(frame []byte, records int) (index uint64, body int64, err error) {
+	if n := len(frame) - headerSize; n > maxBody {
+		return 0, 0, fmt.Errorf("%w of %d bytes: the limit is %d", errTooLarge, n, maxBody)
+	}
 	if err := l.ready(int64(len(frame))); err != nil {
 		return 0, 0, err
 	}
