@@ -74,12 +74,12 @@ func Write(w io.Writer, s *store.Store, l *wal.Log) error {
 		return err
 	}
 	// The log last: what is acknowledged meanwhile is in it.
-	names, err := l.Files(image.Keep)
+	files, err := l.Files(image.Keep)
 	if err != nil {
 		return fmt.Errorf("cannot take a backup: %w", err)
 	}
-	for _, name := range names {
-		if err := addLog(l.Dir(), name, add); err != nil {
+	for _, f := range files {
+		if err := addLog(l.Dir(), f, add); err != nil {
 			return err
 		}
 	}
@@ -96,17 +96,13 @@ func Write(w io.Writer, s *store.Store, l *wal.Log) error {
 	return nil
 }
 
-func addLog(dir, name string, add func(string, int64, io.Reader) error) error {
-	f, err := os.Open(filepath.Join(dir, name))
+func addLog(dir string, of wal.File, add func(string, int64, io.Reader) error) error {
+	f, err := os.Open(filepath.Join(dir, of.Name))
 	if err != nil {
 		return fmt.Errorf("cannot take a backup of the log: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("cannot take a backup of the log: %w", err)
-	}
-	return add(name, info.Size(), f)
+	return add(of.Name, of.Bytes, f)
 }
 
 // Restore makes the data directory dir, which must not be there or be empty,

@@ -12,7 +12,8 @@
 //
 // Everything that was acknowledged before Write was called, and perhaps some of
 // what came while it ran: it is the state at one index of the log, that of the
-// last whole group in the newest generation. Checkpoints go on meanwhile; the
+// last group that was durable when its files were listed. They are copied up to there,
+// however much more is written to them meanwhile. Checkpoints go on meanwhile; the
 // log is not retired until Write returns.
 //
 // # Ownership

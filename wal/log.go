@@ -101,7 +101,7 @@ type Log struct {
 	damaged    map[uint64]string // reasons for the quarantine that could not be written down, by generation
 	spares     sync.Mutex        // guards the names of spare files
 	preparing  atomic.Bool
-	newest     atomic.Uint64 // generation that can be read
+	durable    durable // where the log ends for who copies it
 	retiring   sync.Mutex
 	holds      int    // retire nothing while it is not 0; guarded by retiring
 	owed       uint64 // what was to be retired meanwhile; guarded by retiring
@@ -193,7 +193,7 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		l.at = w.prior
 		l.at.highest, l.at.next = highest, next
 	}
-	l.newest.Store(l.at.generation)
+	l.durable.set(l.at.generation, l.at.end)
 	for _, g := range w.report.Gaps {
 		l.logger.Warn("log damaged", "file", g.File, "offset", g.Offset, "bytes", g.Bytes,
 			"first_lost", g.FirstIndex, "last_lost", g.LastIndex, "records_lost", g.Records, "reason", g.Reason)
@@ -301,19 +301,61 @@ func (l *Log) Hold() (release func()) {
 	}
 }
 
-// Dir returns the data directory, Files the names below it of the files of all
-// generations from one on, the oldest first. One that is just being begun is
-// not among them.
+// durable is the newest generation that can be read, and the end of its valid part.
+type durable struct {
+	mu         sync.Mutex
+	generation uint64
+	end        int64
+}
+
+func (d *durable) set(generation uint64, end int64) {
+	d.mu.Lock()
+	d.generation, d.end = generation, end
+	d.mu.Unlock()
+}
+
+func (d *durable) get() (generation uint64, end int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.generation, d.end
+}
+
+// Dir returns the data directory.
 func (l *Log) Dir() string { return l.dir }
 
-func (l *Log) Files(from uint64) (names []string, err error) {
+// File is a file of the log.
+type File struct {
+	Name string // below the data directory
+	// Bytes is how much of it belongs to a copy: what comes after it is not written
+	// yet, or not synced, or left from an earlier life of the file.
+	Bytes int64
+}
+
+// Files returns the files of all generations from one on, the oldest first, and how
+// much of each makes up the log of this moment: what is durable now and nothing that
+// comes later. One that is just being begun is not among them. Any goroutine may call
+// it; with Hold they stay until they are read.
+func (l *Log) Files(from uint64) (files []File, err error) {
+	newest, end := l.durable.get()
 	numbers, err := list(l.dir)
-	for _, number := range numbers {
-		if number >= from && number <= l.newest.Load() {
-			names = append(names, fmt.Sprintf("%s/%016x/%s", logName, number, segmentName))
-		}
+	if err != nil {
+		return nil, err
 	}
-	return names, err
+	for _, number := range numbers {
+		if number < from || number > newest {
+			continue
+		}
+		f := File{Name: fmt.Sprintf("%s/%016x/%s", logName, number, segmentName), Bytes: end}
+		if number < newest { // it has ended, and its successor says where
+			info, err := os.Stat(generationFile(l.dir, number))
+			if err != nil {
+				return nil, fmt.Errorf("cannot look at a file of the log: %w", err)
+			}
+			f.Bytes = info.Size()
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // Size returns how many bytes all generations take. Files that are kept to be used
@@ -396,6 +438,7 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 	body = l.at.end + prefix + headerSize
 	l.at.end += size
 	l.at.next++
+	l.durable.set(l.at.generation, l.at.end)
 	if l.plain && !l.asked && l.at.end >= l.roll/2 { // a box that is started often writes no file of zeros each time
 		l.asked = true
 		l.prepare()
@@ -481,8 +524,8 @@ func (l *Log) begin() error {
 	}
 	l.engine = e
 	l.at.generation = number
-	l.newest.Store(number)
 	l.at.end, _ = entrySize(markSize, l.plain)
+	l.durable.set(number, l.at.end)
 	l.rollAt = l.roll
 	l.files.ahead(number)
 	l.asked = false
