@@ -56,7 +56,11 @@ func (d *disk) log(o Options) *Log {
 			return nil, d.begin
 		}
 		e, err := openLibrary(dir)
-		return &flaky{e, d, filepath.Join(dir, segmentName)}, err
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(filepath.Join(dir, segmentName), os.O_RDWR, 0)
+		return &flaky{e, d, f}, err
 	}
 	return l
 }
@@ -65,7 +69,18 @@ func (d *disk) log(o Options) *Log {
 type flaky struct {
 	engine
 	disk *disk
-	path string
+	file *os.File // the directory gets its name later
+}
+
+// path is where the file is now.
+func (f *flaky) path() string {
+	path, _ := os.Readlink(fmt.Sprint("/proc/self/fd/", f.file.Fd()))
+	return path
+}
+
+func (f *flaky) Close() error {
+	f.file.Close()
+	return f.engine.Close()
 }
 
 func (f *flaky) Append(frame []byte) error {
@@ -79,15 +94,16 @@ func (f *flaky) Append(frame []byte) error {
 	if d.write == nil && d.sync == nil {
 		return f.engine.Append(frame)
 	}
-	before, _ := os.ReadFile(f.path)
+	path := f.path()
+	before, _ := os.ReadFile(path)
 	f.engine.Append(frame)
-	after, _ := os.ReadFile(f.path)
+	after, _ := os.ReadFile(path)
 	end := len(after)
 	if d.write != nil && d.left >= 0 {
 		end = min(end, len(before)+d.left)
 	}
-	os.Truncate(f.path, int64(end))
-	d.written, d.failed = slices.Clone(after[len(before):end]), f.path
+	os.Truncate(path, int64(end))
+	d.written, d.failed = slices.Clone(after[len(before):end]), path
 	return d.write
 }
 
@@ -716,30 +732,48 @@ func TestRollThatFailsBeforeItBeganGoesOnInTheOldGeneration(t *testing.T) {
 	}
 }
 
-// The header of a new generation says where the old one ends. Once it may be
-// on the disk the old one must not grow.
+// The header of a new generation says where the old one ends. Until it has its name
+// the old one goes on; once it may have it, that must not grow.
 func TestRollThatFailsHalfWayLeavesTheOldGeneration(t *testing.T) {
-	d := &disk{}
-	l := d.log(Options{Dir: t.TempDir(), RollSize: 200})
-	if _, err := l.start(nil); err != nil {
-		t.Fatal(err)
+	for _, named := range []bool{false, true} {
+		d := &disk{}
+		l := d.log(Options{Dir: t.TempDir(), RollSize: 200})
+		if _, err := l.start(nil); err != nil {
+			t.Fatal(err)
+		}
+		b := start(t, l, CommitterOptions{})
+		b.propose("the text that fills it up")
+		b.commits("the text that fills it up")
+		b.propose("one more")
+		first := b.commits("one more")
+		size := int64(len(contents(t, generationFile(l.dir, 1))))
+		want := []string{"the text that fills it up", "one more"}
+		if named {
+			sync := l.syncDir
+			l.syncDir = func(dir *os.File) error {
+				if filepath.Base(dir.Name()) == logName {
+					l.syncDir = sync
+					return unix.ENOSPC
+				}
+				return sync(dir)
+			}
+			b.propose("refused")
+			b.refuses("refused", ErrDiskFull)
+			b.recover()
+			b.propose("again")
+			if c := b.commits("again"); c.Generation <= first.Generation+1 {
+				t.Errorf("%+v", c)
+			}
+			want = append(want, "again")
+			same(t, int64(len(contents(t, generationFile(l.dir, 1)))), size)
+		} else {
+			d.set(func() { d.sync, d.once = unix.ENOSPC, true })
+			b.propose("goes on")
+			same(t, b.commits("goes on").Generation, first.Generation)
+			want = append(want, "goes on")
+		}
+		same(t, b.stop(nil), want)
 	}
-	b := start(t, l, CommitterOptions{})
-	b.propose("the text that fills it up")
-	b.commits("the text that fills it up")
-	b.propose("one more")
-	b.commits("one more")
-	d.set(func() { d.sync, d.once = unix.ENOSPC, true })
-	size := int64(len(contents(t, generationFile(l.dir, 1))))
-	b.propose("refused")
-	b.refuses("refused", ErrDiskFull)
-	b.recover()
-	b.propose("again")
-	if c := b.commits("again"); c.Generation < 3 {
-		t.Errorf("%+v", c)
-	}
-	same(t, int64(len(contents(t, generationFile(l.dir, 1)))), size)
-	same(t, b.stop(nil), []string{"the text that fills it up", "one more", "again"})
 }
 
 func TestSinkThatIsClosedEndsTheCommitter(t *testing.T) {

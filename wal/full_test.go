@@ -114,16 +114,16 @@ func (s *sites) note(doing string, err error) {
 // each: the engine, what the log was doing, the call and the file.
 const fullSites = `
 recycled: start: mkdir log
-recycled: beginning a generation: mkdir log/#
-recycled: beginning a generation: open log/#/#
-recycled: beginning a generation: write log/#/#
+recycled: beginning a generation: mkdir log/beginning
+recycled: beginning a generation: open log/beginning/#
+recycled: beginning a generation: write log/beginning/#
 recycled: disk is full: write log/#/#
 recycled: cannot prepare a file for the log: open log/spare.new
 recycled: cannot prepare a file for the log: write log/spare.new
 tidwall: start: mkdir log
-tidwall: beginning a generation: mkdir log/#
-tidwall: beginning a generation: open log/#/#
-tidwall: beginning a generation: write log/#/#
+tidwall: beginning a generation: mkdir log/beginning
+tidwall: beginning a generation: open log/beginning/#
+tidwall: beginning a generation: write log/beginning/#
 tidwall: disk is full: write log/#/#`
 
 // The disk becomes full at every single step of the life of a log, stays full

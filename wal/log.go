@@ -86,6 +86,7 @@ type Log struct {
 	// The committer's goroutine owns what follows.
 	at     position // where the log ends, in memory and on disk
 	salt   uint64
+	path   string // of its file
 	engine engine // nil: there is no generation that may be appended to
 	rollAt int64  // size at which the next generation is tried
 	asked  bool   // a spare file is asked for, for the generation behind this one
@@ -94,7 +95,8 @@ type Log struct {
 	// The tests put their own in place of these.
 	newEngine func(dir string) (engine, error)
 	syncFile  func(*os.File) error
-	syncDir   func(path string) error
+	syncDir   func(dir *os.File) error
+	openWrite func(path string) (*os.File, error)
 	plain     bool // its entries have no varint in front
 
 	marks      sync.Mutex        // guards damaged and the files with reasons
@@ -138,7 +140,7 @@ func newLog(o Options) *Log {
 	l := &Log{
 		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, behind: o.Behind, logger: o.Logger,
 		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
-		read: newReading(o.ReadPatience, o.Progress), newEngine: openLibrary, syncFile: (*os.File).Sync, syncDir: diskio.SyncDir, free: freeBytes, plain: o.Recycle,
+		read: newReading(o.ReadPatience, o.Progress), newEngine: openLibrary, syncFile: (*os.File).Sync, syncDir: diskio.SyncOpenDir, openWrite: openWrite, free: freeBytes, plain: o.Recycle,
 	}
 	if o.Recycle {
 		l.newEngine = l.openRecycled
@@ -184,6 +186,7 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 	if err := l.secure(&w); err != nil {
 		return w.report, err
 	}
+	os.RemoveAll(filepath.Join(l.dir, logName, beginningName)) // gives back its space
 	for _, d := range damage {
 		l.Quarantine(d.generation, d.reason)
 	}
@@ -262,7 +265,7 @@ func (l *Log) retire(below uint64) error {
 		removed = true
 	}
 	if removed && !l.noSync {
-		failed = errors.Join(failed, l.syncDir(filepath.Join(l.dir, logName)))
+		failed = errors.Join(failed, l.syncNames(filepath.Join(l.dir, logName)))
 	}
 	return failed
 }
@@ -430,7 +433,7 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 	}
 	h := header{kind: kindGroup, generation: l.at.generation, salt: l.salt, index: l.at.next, term: term, records: uint32(records)}
 	h.seal(frame)
-	if err := l.write(l.engine, l.at.generation, frame); err != nil {
+	if err := l.write(l.engine, l.path, frame); err != nil {
 		l.giveUp()
 		return 0, 0, err
 	}
@@ -475,54 +478,69 @@ func (l *Log) ready(size int64) error {
 	return err
 }
 
+// beginningName is a generation that is being begun. It gets its number when its
+// header is on the disk: a directory with a number has a whole file, or is damaged.
+const beginningName = "beginning"
+
 // begin makes a new generation and, once that is durable, the one to write to.
-// When it fails and there was one before, that stays in use if the header of
-// the new one was not written: a header says where the one before has ended.
+// When it fails and there was one before, that stays in use if the new one did not
+// get its name: its header says where the one before has ended.
 func (l *Log) begin() error {
-	l.at.highest++
-	number := l.at.highest
-	dir := generationDir(l.dir, number)
+	number := l.at.highest + 1
+	building, dir := filepath.Join(l.dir, logName, beginningName), generationDir(l.dir, number)
+	var e engine
 	fail := func(err error) error {
-		os.RemoveAll(dir) // as far as it goes; the next header makes it void
-		return wrapFull(fmt.Errorf("cannot begin the file %s of the log: %w", generationFile(l.dir, number), err))
+		if e != nil {
+			e.Close()
+		}
+		os.RemoveAll(building) // as far as it goes: nobody takes it for a generation
+		return wrapFull(fmt.Errorf("cannot begin generation %d of the log in %s: %w", number, building, err))
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return wrapFull(fmt.Errorf("cannot begin a generation of the log: %w", err))
+	if err := os.RemoveAll(building); err != nil {
+		return fail(err)
+	}
+	if err := os.Mkdir(building, 0o700); err != nil {
+		return fail(err)
 	}
 	// All descriptors first: for want of one the old generation can go on.
-	names, err := os.Open(dir)
+	names, err := os.Open(building)
 	if err != nil {
 		return fail(err)
 	}
 	defer names.Close()
-	above, err := os.Open(filepath.Dir(dir))
+	above, err := os.Open(filepath.Dir(building))
 	if err != nil {
 		return fail(err)
 	}
 	defer above.Close()
-	e, err := l.newEngine(dir)
-	if err != nil {
+	if e, err = l.newEngine(building); err != nil {
 		return fail(err)
 	}
-	l.giveUpQuietly() // nothing is written behind the end that the header tells
-
-	var salt [8]byte
-	rand.Read(salt[:])
-	l.salt = binary.LittleEndian.Uint64(salt[:]) | 1 // 0 means not known
+	var random [8]byte
+	rand.Read(random[:])
+	salt := binary.LittleEndian.Uint64(random[:]) | 1 // 0 means not known
 	frame := make([]byte, headerSize+markSize)
 	(&mark{previous: l.at.generation, end: l.at.end, begun: time.Now().UnixMilli()}).put(frame[headerSize:])
-	(&header{kind: kindHeader, generation: number, salt: l.salt, index: l.at.next, term: term}).seal(frame)
-	err = l.write(e, number, frame)
+	(&header{kind: kindHeader, generation: number, salt: salt, index: l.at.next, term: term}).seal(frame)
+	err = l.write(e, filepath.Join(building, segmentName), frame)
 	if err == nil && !l.noSync {
-		if err = diskio.SyncOpenDir(names); err == nil {
-			err = diskio.SyncOpenDir(above)
-		}
+		err = l.syncDir(names)
+	}
+	if err == nil {
+		err = os.Rename(building, dir)
 	}
 	if err != nil {
-		e.Close()
 		return fail(err)
 	}
-	l.engine = e
+	l.giveUpQuietly() // nothing is written after the end that the header tells
+	l.at.highest = number
+	if !l.noSync {
+		if err := l.syncDir(above); err != nil {
+			os.RemoveAll(dir) // as far as it goes; the next header makes it void
+			return fail(err)
+		}
+	}
+	l.engine, l.salt, l.path = e, salt, generationFile(l.dir, number)
 	l.at.generation = number
 	l.at.end, _ = entrySize(markSize, l.plain)
 	l.durable.set(number, l.at.end)
@@ -532,17 +550,28 @@ func (l *Log) begin() error {
 	return nil
 }
 
-// write is one write and one sync.
-func (l *Log) write(e engine, generation uint64, frame []byte) error {
+// syncNames makes the names in the directory at path durable.
+func (l *Log) syncNames(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot open a directory to sync it: %w", err)
+	}
+	defer dir.Close()
+	return l.syncDir(dir)
+}
+
+// write is one write and one sync of the file at path, which may have had another
+// name when it was opened.
+func (l *Log) write(e engine, path string, frame []byte) error {
 	if err := e.Append(frame); err != nil {
-		return wrapFull(fmt.Errorf("cannot write %d bytes to %s: %w", len(frame), generationFile(l.dir, generation), err))
+		return wrapFull(fmt.Errorf("cannot write %d bytes to the log: %w", len(frame), &fs.PathError{Op: "write", Path: path, Err: bare(err)}))
 	}
 	if l.noSync {
 		return nil
 	}
 	began := time.Now()
 	if err := e.Sync(); err != nil {
-		return wrapFull(fmt.Errorf("cannot sync %s after writing %d bytes: %w", generationFile(l.dir, generation), len(frame), err))
+		return wrapFull(fmt.Errorf("cannot sync the log after writing %d bytes: %w", len(frame), &fs.PathError{Op: "sync", Path: path, Err: bare(err)}))
 	}
 	if l.syncs != nil {
 		l.syncs(time.Since(began))

@@ -52,7 +52,7 @@ func (l *Log) Quarantine(generation uint64, reason string) {
 		}
 	}
 	if err == nil && !l.noSync {
-		err = l.syncDir(filepath.Dir(path))
+		err = l.syncNames(filepath.Dir(path))
 	}
 	if err != nil { // such as a full disk: it is kept in memory
 		if l.damaged == nil {
@@ -105,7 +105,7 @@ func (l *Log) setAside(generation uint64) error {
 	if l.noSync {
 		return nil
 	}
-	return l.syncDir(above)
+	return l.syncNames(above)
 }
 
 // freeName returns a name that nothing has yet: name, or that with -2, -3, ... after

@@ -57,26 +57,46 @@ func sparePath(dir string, i int) string {
 // waits for a file to be filled.
 func (l *Log) openRecycled(dir string) (engine, error) {
 	path := filepath.Join(dir, segmentName)
-	if err := l.takeSpare(path); err != nil {
-		return nil, err
+	f, err := l.takeSpare(path)
+	if err == nil && f == nil {
+		f, err = l.openWrite(path)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	return &recycled{file: f}, nil
 }
 
-// takeSpare moves a spare file to path, if there is one.
-func (l *Log) takeSpare(path string) error {
+// openWrite opens a file to write to, and makes it if it is not there.
+func openWrite(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+}
+
+// takeSpare opens a spare file and moves it to path, if there is one. It is opened
+// first: without a descriptor it stays.
+func (l *Log) takeSpare(path string) (*os.File, error) {
 	l.spares.Lock()
 	defer l.spares.Unlock()
 	for i := range maxSpares {
-		if err := os.Rename(sparePath(l.dir, i), path); !errors.Is(err, fs.ErrNotExist) {
-			return err
+		spare := sparePath(l.dir, i)
+		if _, err := os.Lstat(spare); errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
 		}
+		f, err := l.openWrite(spare)
+		if err == nil {
+			err = os.Rename(spare, path)
+		}
+		if err != nil && f != nil {
+			f.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // keepSpare makes a file a spare one if there is room for it, it has its full size,

@@ -32,13 +32,13 @@ func (l *Log) secure(w *walk) error {
 			continue // reported as a gap
 		}
 		if err == nil {
-			err = l.syncDir(filepath.Dir(path))
+			err = l.syncNames(filepath.Dir(path))
 		}
 		if err != nil {
 			return fmt.Errorf("cannot make durable what was replayed of %s: %w; nothing was changed, start again when the disk takes writes", path, err)
 		}
 	}
-	if err := l.syncDir(filepath.Join(l.dir, logName)); err != nil {
+	if err := l.syncNames(filepath.Join(l.dir, logName)); err != nil {
 		return fmt.Errorf("cannot make durable what was replayed: %w; start again when the disk takes writes", err)
 	}
 	return nil

@@ -21,7 +21,7 @@ func watched(o Options, steps *[]string) *Log {
 		*steps = append(*steps, what+" "+name)
 	}
 	l.syncFile = func(f *os.File) error { note("sync", f.Name()); return f.Sync() }
-	l.syncDir = func(path string) error { note("sync", path); return nil }
+	l.syncDir = func(d *os.File) error { note("sync", d.Name()); return nil }
 	begin := l.newEngine
 	l.newEngine = func(dir string) (engine, error) { note("begin", dir); return begin(dir) }
 	return l
@@ -91,7 +91,7 @@ func TestStartThatCannotSyncRefuses(t *testing.T) {
 		if step == "file" {
 			l.syncFile = func(*os.File) error { tries++; return syscall.EIO }
 		} else {
-			l.syncDir = func(string) error { tries++; return syscall.EIO }
+			l.syncDir = func(*os.File) error { tries++; return syscall.EIO }
 		}
 		_, err := l.start((&replayed{t: t}).take)
 		closeLog(t, l)
