@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"wal":    {"diskio", "message", "metrics", "queue", xsys, "github.com/tidwall/wal"},
 	"store":  {"diskio", "message", "github.com/klauspost/compress/s2", "github.com/nutsdb/nutsdb", xsys},
 
-	"backup": {"diskio", "store", "wal"},
+	"backup": {"diskio", "message", "store", "wal"},
 
 	"calibrate": {"hwprofile", "netio", xsys},
 

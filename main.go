@@ -451,7 +451,7 @@ func (b *box) closeData() (err error) {
 // damage is what the start found, one line each, at most 100.
 func (b *box) damage() (lines []string) {
 	lines = append(lines, b.found.Trouble...)
-	for _, g := range b.report.Gaps {
+	for _, g := range b.report.Damaged() {
 		lines = append(lines, g.String())
 	}
 	return lines[:min(len(lines), 100)]
@@ -578,7 +578,7 @@ func (b *box) announce(out io.Writer, cfg *config.Config, took time.Duration) {
 	} else {
 		line("http", "off")
 	}
-	line("data", fmt.Sprintf("%s (%d records, %d gaps)", cfg.Data, b.report.Records, len(b.report.Gaps)))
+	line("data", fmt.Sprintf("%s (%d records, %d gaps)", cfg.Data, b.report.Records, len(b.report.Damaged())))
 	line("profile", fmt.Sprintf("%s (%d processors, %d MiB memory, budget %d MiB)",
 		cfg.Hardware, cfg.Hardware.Facts.CPUs, cfg.Hardware.Facts.Usable()>>20, cfg.Memory.Limit>>20))
 	encryption := "off"

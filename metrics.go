@@ -29,7 +29,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		}
 		return 0
 	})
-	r.GaugeFunc("gatepost_wal_gaps", "Stretches of the log that were damaged at the start.", func() float64 { return float64(len(b.report.Gaps)) })
+	r.GaugeFunc("gatepost_wal_gaps", "Stretches of the log that were damaged at the start.", func() float64 { return float64(len(b.report.Damaged())) })
 	r.Histogram("gatepost_wal_group_records", "Records per commit group.", metrics.Plain(), stats().GroupRecords)
 	r.Histogram("gatepost_wal_sync_seconds", "Time of a sync.", metrics.Seconds(), stats().SyncTime)
 

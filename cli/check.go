@@ -39,19 +39,15 @@ func examine(dir string) (v verdict, err error) {
 	if v.Log, err = wal.Check(dir, v.Store.Generation, v.Store.Index); err != nil {
 		return v, err
 	}
-	v.Whole = len(v.Store.Damage) == 0
-	for _, g := range v.Log.Gaps {
-		// A torn end is what every power cut leaves; it held nothing that was
-		// acknowledged.
-		v.Whole = v.Whole && g.Torn
-	}
+	// A torn end is what every power cut leaves: the start does not call it damage either.
+	v.Whole = len(v.Store.Damage) == 0 && len(v.Log.Damaged()) == 0
 	return v, nil
 }
 
 func (v *verdict) print(env Env) {
 	s := &v.Store
 	fmt.Fprintf(env.Stdout, "checkpoint %d: %d channels, %d messages in %d blocks, %d bytes of block files\n", s.Checkpoint, s.Channels, s.Messages, s.Blocks, s.Bytes)
-	fmt.Fprintf(env.Stdout, "log: %d generations, %d records behind the checkpoint, %d gaps\n", v.Log.Generations, v.Log.Records, len(v.Log.Gaps))
+	fmt.Fprintf(env.Stdout, "log: %d generations, %d records behind the checkpoint, %d gaps\n", v.Log.Generations, v.Log.Records, len(v.Log.Damaged()))
 	for _, n := range s.Notes {
 		fmt.Fprintf(env.Stdout, "note: %s\n", n)
 	}

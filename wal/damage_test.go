@@ -5,10 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -558,4 +559,58 @@ func FuzzScanner(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The newest group, cut or with a wrong checksum, is judged alike by a check and by a
+// start, in both engines: an unfinished end, no damage. With a successor that knows of
+// it, it is damage for both.
+func TestCheckAndStartJudgeTheNewestGroupAlike(t *testing.T) {
+	for _, recycle := range []bool{false, true} {
+		for _, followed := range []bool{false, true} {
+			for name, harm := range map[string]func(p []byte, start, end int) []byte{
+				"a bit of the body":    func(p []byte, _, end int) []byte { p[end-3] ^= 1; return p },
+				"a bit of the index":   func(p []byte, start, _ int) []byte { p[start+24] ^= 1; return p },
+				"cut in the body":      func(p []byte, _, end int) []byte { return p[:end-3] },
+				"cut in the header":    func(p []byte, start, _ int) []byte { return p[:start+30] },
+				"its second half gone": func(p []byte, start, end int) []byte { clear(p[(start+end)/2 : end]); return p },
+			} {
+				dir := t.TempDir()
+				engine := func(o *Options) { o.Recycle = recycle }
+				l, _ := open(t, dir, engine)
+				add(t, l, "first")
+				start := int(l.at.end)
+				add(t, l, "newest "+strings.Repeat("x", 200))
+				end := int(l.at.end)
+				if !recycle {
+					start += 2 // its length
+				}
+				if followed {
+					if err := l.begin(); err != nil {
+						t.Fatal(err)
+					}
+					add(t, l, "follows")
+				}
+				closeLog(t, l)
+				edit(t, generationFile(dir, 1), func(p []byte) []byte { return harm(p, start, end) })
+				checked, err := Check(dir, 0, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var said strings.Builder
+				l, r := open(t, dir, engine, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+				closeLog(t, l)
+				name = fmt.Sprintf("recycled %t, followed %t, %s", recycle, followed, name)
+				if !reflect.DeepEqual(checked, r.report) || len(checked.Gaps) != 1 {
+					t.Errorf("%s: a check reports %v, the start %v", name, checked, r.report)
+					continue
+				}
+				if n := len(checked.Damaged()); followed && n != 1 || !followed && n != 0 {
+					t.Errorf("%s: %d gaps count as damage", name, n)
+				}
+				if strings.Contains(said.String(), "log damaged") != followed || strings.Contains(said.String(), "log ends unfinished") == followed {
+					t.Errorf("%s: the start says\n%s", name, said.String())
+				}
+			}
+		}
+	}
 }

@@ -198,7 +198,11 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 	}
 	l.durable.set(l.at.generation, l.at.end)
 	for _, g := range w.report.Gaps {
-		l.logger.Warn("log damaged", "file", g.File, "offset", g.Offset, "bytes", g.Bytes,
+		what := "log damaged"
+		if g.Torn {
+			what = "log ends unfinished"
+		}
+		l.logger.Warn(what, "file", g.File, "offset", g.Offset, "bytes", g.Bytes,
 			"first_lost", g.FirstIndex, "last_lost", g.LastIndex, "records_lost", g.Records, "reason", g.Reason)
 	}
 	l.logger.Info("log replayed", "generations", w.report.Generations, "groups", w.report.Frames, "records", w.report.Records,

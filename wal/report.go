@@ -26,16 +26,34 @@ type Gap struct {
 	Records    int64 // in them; 0: not known
 	Reason     string
 	// Torn says that it is the end of the newest generation, such as a crash
-	// leaves of a group that was never acknowledged. Nothing behind it tells
-	// that it was more.
+	// leaves of a group that was never acknowledged. Nothing after it tells
+	// that it was more: damage to the newest group alone looks the same.
 	Torn bool
+}
+
+// Damaged returns the gaps that are damage: all but a torn end. The start, check and
+// health go by it.
+func (r *Report) Damaged() (gaps []Gap) {
+	for _, g := range r.Gaps {
+		if !g.Torn {
+			gaps = append(gaps, g)
+		}
+	}
+	return gaps
 }
 
 // String is one line for a person.
 func (g Gap) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "gap in %s at offset %d, %d bytes", g.File, g.Offset, g.Bytes)
+	what := "gap in"
+	if g.Torn {
+		what = "unfinished end of"
+	}
+	fmt.Fprintf(&b, "%s %s at offset %d, %d bytes", what, g.File, g.Offset, g.Bytes)
 	switch {
+	case g.Torn && g.FirstIndex != 0:
+		fmt.Fprintf(&b, ", group %d", g.FirstIndex)
+	case g.Torn:
 	case g.FirstIndex == 0:
 		b.WriteString(", no group known to be lost")
 	case g.Records > 0:
@@ -43,7 +61,11 @@ func (g Gap) String() string {
 	default:
 		fmt.Fprintf(&b, ", groups %d to %d are gone", g.FirstIndex, g.LastIndex)
 	}
-	return b.String() + ": " + g.Reason
+	b.WriteString(": " + g.Reason)
+	if g.Torn {
+		b.WriteString("; a write that was cut off and never acknowledged leaves this, and so does damage to the newest group")
+	}
+	return b.String()
 }
 
 // String is a line for the log of the process, and one for each gap.

@@ -257,7 +257,7 @@ func (s *scanner) ours(off int64) bool {
 	if bytes.Contains(p, []byte(lostFill)) {
 		return true
 	}
-	return s.salt != 0 && len(p) >= headerSize && binary.LittleEndian.Uint64(p[16:]) == s.salt
+	return s.salt != 0 && len(p) >= 24 && binary.LittleEndian.Uint64(p[16:]) == s.salt
 }
 
 // gaveUp says whether there is something from off to the limit that Salvage gave up.

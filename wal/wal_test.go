@@ -303,7 +303,7 @@ func TestDumpShowsWhatIsThereButNoPayload(t *testing.T) {
 	}
 	edit(t, generationFile(dir, 1), func(p []byte) []byte { p[len(p)-1] ^= 1; return p })
 	out.Reset()
-	if err := Dump(&out, dir); err != nil || !strings.Contains(out.String(), "gap in ") {
+	if err := Dump(&out, dir); err != nil || !strings.Contains(out.String(), "unfinished end of ") {
 		t.Errorf("the listing of a damaged log: %v\n%s", err, out.String())
 	}
 	if err := Dump(&out, t.TempDir()); err == nil {
