@@ -431,9 +431,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		seq = ch.last
 		ch.newest = max(ch.newest, r.Timestamp)
 		b.touch(ch)
-		b.store.Put(ch.Channel, seq, message.Location{
-			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
-		})
+		b.store.Put(ch.Channel, seq, c.Location(i, r.Size()))
 		b.stats.Messages.Add(1)
 		b.tell(ch)
 		// The sending device has what it sent: its position follows as long

@@ -31,9 +31,7 @@ func (b *Broker) event(c *message.Committed, i int, r *message.Record) {
 		seq = events.last
 		events.newest = max(events.newest, r.Timestamp)
 		b.touch(events)
-		b.store.Put(events.Channel, seq, message.Location{
-			Generation: c.Generation, Offset: c.Offset + int64(batch.Offset(i)), Size: uint32(r.Size()),
-		})
+		b.store.Put(events.Channel, seq, c.Location(i, r.Size()))
 		b.stats.Messages.Add(1)
 	} else {
 		b.stats.Volatile.Add(1)

@@ -176,3 +176,9 @@ type Committed struct {
 	Batch      *Batch // the receiver takes over the reference
 	Err        error  // not nil: the batch was NOT made durable; refuse each origin
 }
+
+// Location is where record i of the batch lies in the log; size is its size in bytes.
+func (c *Committed) Location(i, size int) Location {
+	at := c.Batch.Offset(i)
+	return Location{Generation: c.Generation, Offset: c.Offset + int64(at), Size: uint32(size), Sum: Checksum(c.Batch.buf.B[at : at+size])}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 )
 
 // Channel is the immutable head of a channel. There is one per channel and
@@ -130,21 +131,25 @@ func Reserved(name []byte) bool {
 // Listed reports whether a channel of a type is a conversation of its members.
 func Listed(t uint8) bool { return t != ChannelTemp && t != ChannelLive }
 
-// Location is where one record lies in the log.
+// Location is where one record lies in the log, and how to know it again: 24 bytes.
 type Location struct {
 	Generation uint64
-	Offset     int64 // in the generation's file, bytes
-	Size       uint32
+	Offset     int64  // in the generation's file, bytes
+	Size       uint32 // bytes
+	Sum        uint32 // CRC32C of its bytes: the log has checksums of whole groups only
 }
+
+// Checksum is CRC32C, for which processors have an instruction.
+func Checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)) }
 
 // Page is a stretch of one channel, read back from where it is stored.
 type Page struct {
 	Batch *Batch   // the records; the receiver takes over the reference
 	Seqs  []uint64 // Seqs[i] is the sequence of record i; ascending
-	Next  uint64   // first sequence behind the page; unreadable ones are skipped
+	Next  uint64   // first sequence behind the page; lost ones are skipped
 	Last  uint64   // newest sequence of the channel when the page was read
 	First uint64   // oldest sequence that is kept
-	Lost  int      // sequences in the page that could not be read
+	Lost  int      // sequences in the page that are damaged or gone
 }
 
 // Revocable reports whether a reason for a refusal is one that may not have held

@@ -2,11 +2,12 @@ package store
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
 	"github.com/klauspost/compress/s2"
+
+	"gatepost/diskio"
 )
 
 // A block file is named NUMBER-SALT.blk, both 16 hexadecimal digits, the salt
@@ -67,9 +68,6 @@ func largest(kind uint8) uint32 {
 	}
 	return maxRaw
 }
-
-// errDamaged is wrapped when bytes of a block file are not what was written.
-var errDamaged = errors.New("damaged")
 
 // section is what a header says.
 type section struct {
@@ -137,20 +135,20 @@ func checkSection(header, body []byte, salt uint64) uint32 {
 // until the checksum of the body is.
 func decodeHeader(h []byte) (s section, err error) {
 	if len(h) < sectionHeader || string(h[:4]) != sectionMagic {
-		return s, fmt.Errorf("%w: no section begins here", errDamaged)
+		return s, fmt.Errorf("%w: no section begins here", diskio.ErrDamaged)
 	}
 	le := binary.LittleEndian
 	s = section{kind: h[5], codec: h[6], typ: h[7], channel: le.Uint32(h[8:]), first: le.Uint64(h[12:]),
 		raw: le.Uint32(h[20:]), stored: le.Uint32(h[24:])}
 	switch {
 	case h[4] != sectionVersion:
-		return s, fmt.Errorf("%w: format version %d, this program knows %d", errDamaged, h[4], sectionVersion)
+		return s, fmt.Errorf("%w: format version %d, this program knows %d", diskio.ErrDamaged, h[4], sectionVersion)
 	case s.kind != kindBlock && s.kind != kindPage:
-		return s, fmt.Errorf("%w: section of kind %d", errDamaged, s.kind)
+		return s, fmt.Errorf("%w: section of kind %d", diskio.ErrDamaged, s.kind)
 	case s.raw > largest(s.kind) || s.stored > s.raw:
-		return s, fmt.Errorf("%w: a section of kind %d of %d bytes, stored in %d (limit %d)", errDamaged, s.kind, s.raw, s.stored, largest(s.kind))
+		return s, fmt.Errorf("%w: a section of kind %d of %d bytes, stored in %d (limit %d)", diskio.ErrDamaged, s.kind, s.raw, s.stored, largest(s.kind))
 	case s.codec == codecPlain && s.stored != s.raw, s.codec > codecS2:
-		return s, fmt.Errorf("%w: a section of %d bytes, stored in %d with codec %d", errDamaged, s.raw, s.stored, s.codec)
+		return s, fmt.Errorf("%w: a section of %d bytes, stored in %d with codec %d", diskio.ErrDamaged, s.raw, s.stored, s.codec)
 	}
 	return s, nil
 }
@@ -160,7 +158,7 @@ func decodeHeader(h []byte) (s section, err error) {
 func decodeBody(dst, stored []byte, s section, salt uint64) ([]byte, error) {
 	header, body := stored[:sectionHeader], stored[sectionHeader:]
 	if want, got := binary.LittleEndian.Uint32(header[28:]), checkSection(header, body, salt); want != got {
-		return dst, fmt.Errorf("%w: checksum %08x, the header says %08x", errDamaged, got, want)
+		return dst, fmt.Errorf("%w: checksum %08x, the header says %08x", diskio.ErrDamaged, got, want)
 	}
 	if s.codec == codecPlain {
 		return append(dst, body...), nil
@@ -170,14 +168,14 @@ func decodeBody(dst, stored []byte, s section, salt uint64) ([]byte, error) {
 		err = fmt.Errorf("it unpacks to %d bytes, the header says %d", n, s.raw)
 	}
 	if err != nil {
-		return dst, fmt.Errorf("%w: %w", errDamaged, err)
+		return dst, fmt.Errorf("%w: %w", diskio.ErrDamaged, err)
 	}
 	at := len(dst)
 	if cap(dst)-at < n {
 		dst = append(make([]byte, 0, at+n), dst...)
 	}
 	if _, err = s2.Decode(dst[at:at+n], body); err != nil {
-		return dst, fmt.Errorf("%w: %w", errDamaged, err)
+		return dst, fmt.Errorf("%w: %w", diskio.ErrDamaged, err)
 	}
 	return dst[:at+n], nil
 }

@@ -11,7 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"gatepost/diskio"
 )
 
 const testSalt = 0x1122334455667788
@@ -39,7 +42,7 @@ func TestSectionBytes(t *testing.T) {
 	if err != nil || string(body) != "in front "+string(long) {
 		t.Errorf("body %.40q (%v)", body, err)
 	}
-	if _, err := decodeBody(nil, got[6:], head, testSalt+1); !errors.Is(err, errDamaged) {
+	if _, err := decodeBody(nil, got[6:], head, testSalt+1); !errors.Is(err, diskio.ErrDamaged) {
 		t.Errorf("a section of another file was taken: %v", err)
 	}
 }
@@ -58,7 +61,7 @@ func TestEachBitOfASectionFlipped(t *testing.T) {
 			if err == nil {
 				_, err = decodeBody(nil, p, head, testSalt)
 			}
-			if !errors.Is(err, errDamaged) {
+			if !errors.Is(err, diskio.ErrDamaged) {
 				t.Fatalf("bit %d flipped: %v", bit, err)
 			}
 		}
@@ -166,7 +169,7 @@ func TestBlockFiles(t *testing.T) {
 		{file: places[0].file, offset: places[0].offset, stored: 1 << 31},
 		{file: places[0].file, offset: 1 << 31, stored: 5},
 	} {
-		if _, _, err := b.read(p, nil); !errors.Is(err, errDamaged) {
+		if _, _, err := b.read(p, nil); !errors.Is(err, diskio.ErrDamaged) {
 			t.Errorf("a read at %+v: %v", p, err)
 		}
 	}
@@ -329,27 +332,6 @@ func FuzzBlockScan(f *testing.F) {
 	})
 }
 
-// What cannot be read counts as damage, and what is behind it is found.
-func TestUnreadableSectorOfABlockFile(t *testing.T) {
-	b := openTestBlocks(t, t.TempDir())
-	places := addSections(t, b, 0, 6)
-	p, err := os.ReadFile(glob2(b.o.Dir)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	p = append(p, make([]byte, 8192)...)
-	last, _ := appendSection(nil, section{kind: kindBlock, first: 6}, body(6), b.files()[0].salt)
-	p = append(p, last...)
-	var found []int
-	s := blockScan{file: badSector{bytes.NewReader(p), int64(places[3].offset)}, number: 1, salt: b.files()[0].salt, size: int64(len(p))}
-	if err := s.run(func(s section, _ place, _ []byte) error { found = append(found, int(s.first)); return nil }, func(int64, int64, string) {}); err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(found, []int{0, 1, 2, 6}) {
-		t.Errorf("found %v, want 0, 1, 2 and 6", found)
-	}
-}
-
 // badSector cannot read the 4 KiB that an offset lies in.
 type badSector struct {
 	io.ReaderAt
@@ -358,7 +340,7 @@ type badSector struct {
 
 func (b badSector) ReadAt(p []byte, off int64) (int, error) {
 	if from := b.at; off < from-from%4096+4096 && off+int64(len(p)) > from {
-		return 0, errors.New("input/output error")
+		return 0, syscall.EIO
 	}
 	return b.ReaderAt.ReadAt(p, off)
 }

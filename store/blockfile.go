@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gatepost/diskio"
 )
 
 const (
@@ -93,7 +95,7 @@ func openBlocks(o blockOptions) (*blocks, error) {
 		return nil, fmt.Errorf("cannot make the directory of block files: %w", err)
 	}
 	if !o.NoSync {
-		if err := syncDir(filepath.Dir(o.Dir)); err != nil {
+		if err := diskio.SyncDir(filepath.Dir(o.Dir)); err != nil {
 			return nil, fmt.Errorf("cannot make the directory of block files durable: %w", err)
 		}
 	}
@@ -201,7 +203,7 @@ func (b *blocks) setAside(report *Report) error {
 	if b.o.NoSync {
 		return nil
 	}
-	return errors.Join(syncDir(to), syncDir(b.o.Dir))
+	return errors.Join(diskio.SyncDir(to), diskio.SyncDir(b.o.Dir))
 }
 
 func (b *blocks) cut(file, offset uint32) error {
@@ -217,7 +219,7 @@ func (b *blocks) cut(file, offset uint32) error {
 	if removed && !b.o.NoSync {
 		// Their numbers are given again: the old names must not come back
 		// beside the new ones.
-		if err := syncDir(b.o.Dir); err != nil {
+		if err := diskio.SyncDir(b.o.Dir); err != nil {
 			return err
 		}
 	}
@@ -402,7 +404,7 @@ func (b *blocks) sync() error {
 	}
 	err := b.finish()
 	if err == nil && b.created && !b.o.NoSync {
-		err = syncDir(b.o.Dir)
+		err = diskio.SyncDir(b.o.Dir)
 	}
 	if err != nil {
 		b.failed = fmt.Errorf("cannot sync block files: %w", err)
@@ -410,16 +412,6 @@ func (b *blocks) sync() error {
 		b.created = false
 	}
 	return b.failed
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // end is where the next section goes: after sync the end of all.
@@ -430,7 +422,7 @@ func (b *blocks) end() (file, offset uint32) {
 	return b.last().number, uint32(b.last().size)
 }
 
-// read appends the body of a section to dst. The error wraps errDamaged when
+// read appends the body of a section to dst. The error wraps diskio.ErrDamaged when
 // the bytes are bad, fs.ErrNotExist when the file is gone.
 func (b *blocks) read(p place, dst []byte) (section, []byte, error) {
 	f, size, err := b.take(p.file)
@@ -440,9 +432,9 @@ func (b *blocks) read(p place, dst []byte) (section, []byte, error) {
 	defer b.giveBack(f)
 	var s section
 	if p.stored > maxRaw {
-		err = fmt.Errorf("%w: a section of %d bytes (limit %d)", errDamaged, p.stored, maxRaw)
+		err = fmt.Errorf("%w: a section of %d bytes (limit %d)", diskio.ErrDamaged, p.stored, maxRaw)
 	} else if left := size - int64(p.offset) - sectionHeader; left < int64(p.stored) {
-		err = fmt.Errorf("%w: %d bytes are left, the section has %d", errDamaged, left, p.stored)
+		err = fmt.Errorf("%w: %d bytes are left, the section has %d", diskio.ErrDamaged, left, p.stored)
 	}
 	if err == nil {
 		buf := scratch.Get().(*[]byte)
@@ -451,7 +443,7 @@ func (b *blocks) read(p place, dst []byte) (section, []byte, error) {
 		stored := *buf
 		if _, err = f.ReadAt(stored, int64(p.offset)); err == nil {
 			if s, err = decodeHeader(stored); err == nil && s.stored != p.stored {
-				err = fmt.Errorf("%w: a section stored in %d bytes where one of %d should be", errDamaged, s.stored, p.stored)
+				err = fmt.Errorf("%w: a section stored in %d bytes where one of %d should be", diskio.ErrDamaged, s.stored, p.stored)
 			}
 			if err == nil {
 				dst, err = decodeBody(dst, stored, s, f.salt)
@@ -629,7 +621,7 @@ func (sc *blockScan) run(found func(section, place, []byte) error, lost func(off
 			at = p.end()
 			continue
 		}
-		if !errors.Is(err, errDamaged) {
+		if diskio.Classify(err) != diskio.Damaged {
 			return err
 		}
 		if bad < 0 {
@@ -646,7 +638,7 @@ func (sc *blockScan) run(found func(section, place, []byte) error, lost func(off
 // section reads the section at an offset into raw.
 func (sc *blockScan) section(at int64) (section, error) {
 	if at+sectionHeader > sc.size {
-		return section{}, fmt.Errorf("%w: %d bytes are left", errDamaged, sc.size-at)
+		return section{}, fmt.Errorf("%w: %d bytes are left", diskio.ErrDamaged, sc.size-at)
 	}
 	sc.stored = slices.Grow(sc.stored[:0], sectionHeader)[:sectionHeader]
 	if _, err := sc.file.ReadAt(sc.stored, at); err != nil {
@@ -657,7 +649,7 @@ func (sc *blockScan) section(at int64) (section, error) {
 		return s, err
 	}
 	if at+sectionHeader+int64(s.stored) > sc.size {
-		return s, fmt.Errorf("%w: %d bytes are left of a section of %d", errDamaged, sc.size-at, sectionHeader+int64(s.stored))
+		return s, fmt.Errorf("%w: %d bytes are left of a section of %d", diskio.ErrDamaged, sc.size-at, sectionHeader+int64(s.stored))
 	}
 	n := sectionHeader + int(s.stored)
 	sc.stored = slices.Grow(sc.stored[:0], n)[:n]
@@ -668,12 +660,13 @@ func (sc *blockScan) section(at int64) (section, error) {
 	return s, err
 }
 
-// unreadable treats a bad sector as damage, and a closed file not.
+// unreadable is damage where the file ends too early. An error of the disk is none:
+// nothing is known of what could not be read.
 func (sc *blockScan) unreadable(at int64, err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return err
+	if diskio.Classify(err) == diskio.Damaged {
+		return fmt.Errorf("%w: the file ends in front of offset %d: %w", diskio.ErrDamaged, at, err)
 	}
-	return fmt.Errorf("%w: the disk cannot read offset %d: %w", errDamaged, at, err)
+	return fmt.Errorf("cannot read block file %d at offset %d: %w", sc.number, at, err)
 }
 
 // search returns where the next magic is, from at on, or the size.
@@ -696,23 +689,12 @@ func (sc *blockScan) search(at int64) (int64, error) {
 	return sc.size, nil
 }
 
-// fill reads p from the file. What the disk cannot read is zeros: one bad
-// sector hides nothing but what is in it.
+// fill reads p from the file. What is behind its end is zeros.
 func (sc *blockScan) fill(p []byte, at int64) error {
-	_, err := sc.file.ReadAt(p, at)
-	if err == nil || errors.Is(err, os.ErrClosed) {
-		return err
+	n, err := sc.file.ReadAt(p, at)
+	if err == nil || err == io.EOF {
+		clear(p[n:])
+		return nil
 	}
-	const sector = 4096
-	for len(p) > 0 {
-		part := p[:min(int64(len(p)), sector-at%sector)]
-		if n, err := sc.file.ReadAt(part, at); n < len(part) {
-			if errors.Is(err, os.ErrClosed) {
-				return err
-			}
-			clear(part)
-		}
-		p, at = p[len(part):], at+int64(len(part))
-	}
-	return nil
+	return sc.unreadable(at, err)
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/nutsdb/nutsdb"
+
+	"gatepost/diskio"
 )
 
 // The metadata is a NutsDB of one data file in a directory of its own, called a
@@ -333,7 +335,7 @@ func (m *meta) syncDir(dir string) error {
 	if m.o.NoSync {
 		return nil
 	}
-	return syncDir(dir)
+	return diskio.SyncDir(dir)
 }
 
 // clean removes generations that are not in use.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"sync"
 
+	"gatepost/diskio"
 	"gatepost/message"
 )
 
@@ -59,44 +60,32 @@ func (p *pager) more() bool {
 	return n+p.page.Lost < p.limit && (n == 0 || p.page.Batch.Size() < p.maxBytes)
 }
 
-// step reads on from the next block, or from the log. It reports false at the
-// end of the channel.
+// step reads on from the next block, or from the log. It reports false at the end of
+// the channel, and where something cannot be read that may be readable later.
 func (p *pager) step() bool {
-	var err error
-	// A checkpoint or the retention may have moved what was just looked up.
-	for tries := 0; tries < 3; tries++ {
+	for tries := 0; ; tries++ {
 		ref, inBlock, ok := p.look()
 		if !ok {
 			return false
 		}
+		read := p.log
 		if inBlock {
-			err = p.block(&ref)
-		} else {
-			err = p.log()
+			read = func() error { return p.block(&ref) }
 		}
-		if !isMoved(err) {
-			break
-		}
-		if errors.Is(err, fs.ErrClosed) && p.replaced() {
-			tries = -1
-		}
-	}
-	if errors.Is(err, fs.ErrClosed) {
-		p.failed = fmt.Errorf("cannot read message %d of channel %q: %w", p.page.Next, p.ch.ID, err)
-		return false // the broker is stopping; nothing is lost
-	}
-	if errors.Is(err, fs.ErrNotExist) { // gone for good
-		ref, inBlock, ok := p.look()
-		switch {
-		case !ok:
+		err := read()
+		switch class := diskio.Classify(err); {
+		case class == diskio.OK:
+			return true
+		case errors.Is(err, fs.ErrClosed) && p.replaced(), errors.Is(err, errMoved):
+			// A checkpoint or the retention has moved it since the look.
+		case class == diskio.Passing:
+			p.failed = fmt.Errorf("cannot read message %d of channel %q: %w", p.page.Next, p.ch.ID, err)
 			return false
-		case inBlock:
+		case tries >= 2: // a block file that is nowhere, and the look goes on finding it there
 			p.lose(ref.end(), err)
-		default:
-			p.lose(p.page.Next+1, err)
+			return true
 		}
 	}
-	return true
 }
 
 // replaced reports whether the store has opened its files again since the last
@@ -107,9 +96,9 @@ func (p *pager) replaced() bool {
 	return p.s.blocks != p.blocks
 }
 
-// isMoved reports whether a file was not there any more: what was in it is
-// somewhere else now, or dropped.
-func isMoved(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrClosed) }
+// errMoved says that what was to be read from the log lies in a block by now, or is
+// dropped.
+var errMoved = errors.New("it was moved meanwhile")
 
 // look finds out where the next sequence lies: in the block ref, or in the log
 // at p.at. Sequences that are nowhere are passed over.
@@ -150,19 +139,20 @@ func (p *pager) lose(next uint64, err error) {
 	p.page.Next = next
 }
 
-// block takes from one block what fits. The error is one of isMoved.
+// block takes from one block what fits. What is damaged in it is lost; an error says
+// that it is not there, or that nothing is known of it.
 func (p *pager) block(ref *blockRef) error {
 	buf := scratch.Get().(*[]byte)
 	defer scratch.Put(buf)
 	var head section
 	var err error
 	head, *buf, err = p.blocks.read(ref.place, (*buf)[:0])
-	if isMoved(err) {
+	if class := diskio.Classify(err); class == diskio.Passing || class == diskio.Gone {
 		return err
 	}
 	if err == nil && (head.kind != kindBlock || head.first != ref.first || head.channel != p.number()) {
 		err = fmt.Errorf("%w: file %d, offset %d: a block of channel %d from sequence %d where one of channel %d from %d should be",
-			errDamaged, ref.file, ref.offset, head.channel, head.first, p.number(), ref.first)
+			diskio.ErrDamaged, ref.file, ref.offset, head.channel, head.first, p.number(), ref.first)
 	}
 	if err != nil {
 		p.s.stats.BadBlocks.Add(1)
@@ -178,7 +168,7 @@ func (p *pager) block(ref *blockRef) error {
 		n, err := r.Decode((*buf)[end:])
 		if err != nil {
 			p.s.stats.BadBlocks.Add(1)
-			p.lose(ref.end(), fmt.Errorf("%w: file %d, offset %d: record of sequence %d: %w", errDamaged, ref.file, ref.offset, seq, err))
+			p.lose(ref.end(), fmt.Errorf("%w: file %d, offset %d: record of sequence %d: %w", diskio.ErrDamaged, ref.file, ref.offset, seq, err))
 			return nil
 		}
 		if end += n; seq < p.page.Next {
@@ -207,35 +197,62 @@ func (p *pager) number() uint32 {
 	return 0
 }
 
-// log takes what p.at says. The error is one of isMoved.
+// log takes what p.at says. What is damaged or gone is lost, unless it was moved
+// meanwhile; an error says that, or that nothing is known of what comes next.
 func (p *pager) log() error {
 	at, batch := p.at, p.page.Batch
+	singly := 0 // so many more are taken one by one
 	for len(at) > 0 && p.more() {
-		run, size := contiguous(at, p.maxBytes)
-		first := at[0]
-		read := func(dst []byte) error { return p.s.readLog(dst, first.Generation, first.Offset) }
-		before := batch.Len()
-		err := batch.AddStored(size, read)
-		if err == nil && batch.Len()-before != run {
-			panic(fmt.Sprintf("BUG: %d index entries of channel %q cover %d records", run, p.ch.ID, batch.Len()-before))
+		run, size := 1, int(at[0].Size)
+		if singly--; singly < 0 {
+			run, size = contiguous(at, p.maxBytes)
 		}
+		err := batch.AddStored(size, func(dst []byte) error { return p.s.readRecords(dst, at[:run]) })
 		if err != nil && run > 1 {
-			// One bad record must not hide its neighbours: take them singly.
-			run, size = 1, int(first.Size)
-			err = batch.AddStored(size, read)
+			singly = run // one that is bad must not hide its neighbours
+			continue
 		}
-		if isMoved(err) {
+		switch class := diskio.Classify(err); {
+		case class == diskio.Passing && !errors.Is(err, message.ErrRecord):
 			return err
-		}
-		if err != nil {
-			p.lose(p.page.Next+1, fmt.Errorf("log generation %d, offset %d: %w", first.Generation, first.Offset, err))
-		} else {
+		case class == diskio.OK:
 			for range run {
 				p.page.Seqs = append(p.page.Seqs, p.page.Next)
 				p.page.Next++
 			}
+		case p.moved(): // so the file may have been used again before it was read
+			return errMoved
+		default:
+			p.lose(p.page.Next+1, err)
 		}
 		at = at[run:]
+	}
+	return nil
+}
+
+// moved reports whether the next sequence is not only in the log any more. The log
+// gives up nothing sooner.
+func (p *pager) moved() bool {
+	p.s.mu.RLock()
+	defer p.s.mu.RUnlock()
+	c := p.s.series[p.ch]
+	return c == nil || p.page.Next < max(c.logged, c.first)
+}
+
+// readRecords fills p with records that lie one behind the other in the log, and
+// compares each with its checksum: the file may be damaged, and one that the log has
+// given up may hold another channel's messages by now.
+func (s *Store) readRecords(p []byte, at []message.Location) error {
+	if err := s.o.ReadLog(p, at[0].Generation, at[0].Offset); err != nil {
+		return err
+	}
+	for i := range at {
+		record := p[:at[i].Size]
+		if sum := message.Checksum(record); sum != at[i].Sum {
+			return fmt.Errorf("%w: log generation %d, offset %d: the record has checksum %08x, it was written with %08x (%d bytes)",
+				diskio.ErrDamaged, at[i].Generation, at[i].Offset, sum, at[i].Sum, len(record))
+		}
+		p = p[len(record):]
 	}
 	return nil
 }

@@ -317,7 +317,3 @@ func (s *Store) Generation() uint64 { return s.newest.generation }
 
 // Close lets Run return after the checkpoint that is under way.
 func (s *Store) Close() { s.stop.Do(func() { s.pressed.Store(true); close(s.done) }) }
-
-func (s *Store) readLog(p []byte, generation uint64, offset int64) error {
-	return s.o.ReadLog(p, generation, offset)
-}

@@ -3,11 +3,13 @@ package store
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,10 +50,10 @@ func (l *logbook) read(p []byte, generation uint64, offset int64) error {
 		return fs.ErrNotExist
 	}
 	if l.bad[offset] {
-		return errors.New("bad sector")
+		return syscall.EIO
 	}
 	if copy(p, b[offset:]) < len(p) {
-		return errors.New("short file")
+		return io.ErrUnexpectedEOF
 	}
 	return nil
 }
@@ -186,7 +188,7 @@ func (w *world) say(channel string, payload []byte) {
 	l := w.log
 	r := message.Record{Kind: message.KindMessage, ChannelType: 2, ChannelID: []byte(channel), FromUID: []byte("alice"),
 		MessageID: int64(len(l.groups) + 1), Timestamp: int64(len(l.groups)), Payload: payload}
-	at := message.Location{Generation: l.generation, Offset: int64(len(l.bytes[l.generation])), Size: uint32(r.Size())}
+	at := message.Location{Generation: l.generation, Offset: int64(len(l.bytes[l.generation])), Size: uint32(r.Size()), Sum: message.Checksum(message.AppendRecord(nil, &r))}
 	l.mu.Lock()
 	l.bytes[l.generation] = message.AppendRecord(l.bytes[l.generation], &r)
 	l.mu.Unlock()
