@@ -208,6 +208,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		Oldest:       oldest,
 		ReadLog:      func(p []byte, generation uint64, offset int64) error { return b.log.ReadAt(p, generation, offset) },
 		Retire:       func(below uint64) error { return b.log.Retire(below) },
+		Quarantine:   func(generation uint64, reason string) { b.log.Quarantine(generation, reason) },
 		Rules:        rules(cfg),
 		Progress:     func() { b.progress.Add(1) },
 		// Until retention looks again a checkpoint writes two rolls at most,

@@ -6,13 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"runtime"
 	"slices"
-	"syscall"
 	"time"
 
+	"gatepost/diskio"
 	"gatepost/message"
 )
 
@@ -23,6 +21,9 @@ const (
 	// retryFirst and retryMax are how long a failed checkpoint waits.
 	retryFirst = time.Second
 	retryMax   = time.Minute
+	// readPatience is how long a checkpoint asks again for what the log cannot read,
+	// before it fails.
+	readPatience = 5 * time.Second
 )
 
 // Run writes checkpoints until Close. An error means that a channel, a block or
@@ -141,6 +142,7 @@ type attempt struct {
 	answers     []answerPage
 	raw, stored int64
 	lost        int
+	damaged     map[uint64]string // generations of the log in which it found damage, and the first of it
 }
 
 // write writes a checkpoint: blocks and their page, one sync, one transaction
@@ -164,6 +166,11 @@ func (s *Store) write(f *frozen) error {
 			return err
 		}
 		t.ends[i] = len(s.refs)
+	}
+	if s.o.Quarantine != nil { // before anything retires them
+		for generation, reason := range t.damaged {
+			s.o.Quarantine(generation, reason)
+		}
 	}
 	if _, err := s.blocks.append(section{kind: kindPage, first: t.number, raw: uint32(len(s.page))}, s.page); err != nil {
 		return err
@@ -306,11 +313,11 @@ func (s *Store) measure() {
 }
 
 // writeBlocks reads from the log what a channel has there and appends it in
-// blocks, noting them in the page. Messages that the log does not give back
-// are counted: they are a gap from then on.
+// blocks, noting them in the page. Messages that are damaged there or gone are
+// counted: they are a gap from then on.
 func (s *Store) writeBlocks(p part) error {
 	t := &s.try
-	lost := 0
+	lost, reason := 0, error(nil)
 	ref := blockRef{first: p.logged}
 	s.buf = s.buf[:0]
 	flush := func(next uint64) error {
@@ -332,83 +339,92 @@ func (s *Store) writeBlocks(p part) error {
 	}
 	const batch = 256
 	var at []message.Location
-	var r message.Record
 	for seq := p.logged; seq <= p.to; {
 		s.mu.RLock()
 		at = p.locate(at[:0], seq, int(min(batch, p.to-seq+1)))
 		s.mu.RUnlock()
+		singly := 0 // so many more are read one by one
 		for len(at) > 0 {
-			run, size := contiguous(at, blockRaw-len(s.buf))
+			run, size := 1, int(at[0].Size)
+			if singly--; singly < 0 {
+				run, size = contiguous(at, blockRaw-len(s.buf))
+			}
 			if len(s.buf) > 0 && len(s.buf)+size > blockRaw {
 				if err := flush(seq); err != nil {
 					return err
 				}
 				continue
 			}
-			start := len(s.buf)
-			good, err := s.readRun(at[0], size, run, p.channel, &r, &ref)
-			if err == nil && !good && run > 1 { // which of them is it
-				s.buf = s.buf[:start]
-				run, size = 1, int(at[0].Size)
-				good, err = s.readRun(at[0], size, 1, p.channel, &r, &ref)
-			}
-			if err != nil {
+			err := s.readRun(at[:run], size, p.channel, &ref)
+			switch class := diskio.Classify(err); {
+			case class == diskio.OK:
+			case class == diskio.Passing:
 				return fmt.Errorf("cannot read messages of channel %q from the log: %w", p.channel.ID, err)
-			}
-			seq += uint64(run)
-			at = at[run:]
-			if !good {
-				lost += run
-				s.buf = s.buf[:start]
-				if err := flush(seq); err != nil {
+			case run > 1:
+				singly = run // which of them is it
+				continue
+			default:
+				if reason == nil {
+					reason = err
+				}
+				if g := at[0].Generation; t.damaged[g] == "" {
+					if t.damaged == nil {
+						t.damaged = make(map[uint64]string)
+					}
+					t.damaged[g] = fmt.Sprintf("message %d of channel %q: %v", seq, p.channel.ID, err)
+				}
+				lost++
+				if err := flush(seq + 1); err != nil {
 					return err
 				}
 			}
+			seq += uint64(run)
+			at = at[run:]
 		}
 	}
 	if lost > 0 {
-		s.o.Logger.Error("messages are lost: the log does not give them back", "channel", p.channel.ID, "up_to", p.to, "lost", lost)
+		s.o.Logger.Error("messages lost: the log does not have them as they were written", "channel", p.channel.ID, "up_to", p.to, "lost", lost, "reason", reason)
 	}
 	t.lost += lost
 	return flush(p.to + 1)
 }
 
-// gone reports whether an error says that the bytes are not to be had any more: a
-// file or its end is missing, or the disk cannot read it.
-func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO)
-}
-
-// readRun appends a row of records from the log to buf and counts them in ref,
-// if they are what they should be. An error is one that may pass, such as no
-// descriptor being free: then nothing is known of them.
-func (s *Store) readRun(at message.Location, size, run int, ch *message.Channel, r *message.Record, ref *blockRef) (good bool, err error) {
+// readRun appends a row of records from the log to buf and counts them in ref. A read
+// that fails is tried again for a while.
+func (s *Store) readRun(at []message.Location, size int, ch *message.Channel, ref *blockRef) error {
 	start := len(s.buf)
 	if cap(s.buf)-start < size {
 		s.buf = append(make([]byte, 0, max(start+size, blockRaw)), s.buf...)
 	}
 	s.buf = s.buf[:start+size]
-	if err := s.o.ReadLog(s.buf[start:], at.Generation, at.Offset); gone(err) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
+	err := diskio.Retry(cmp.Or(s.o.patience, readPatience), s.sleep, func() error { return s.readRecords(s.buf[start:], at) })
 	newest := ref.newest
-	rest := s.buf[start:]
-	for range run {
-		n, err := r.Decode(rest)
-		if err != nil || r.Kind != message.KindMessage || r.ChannelType != ch.Type || string(r.ChannelID) != ch.ID {
-			return false, nil
+	var r message.Record
+	for rest := s.buf[start:]; err == nil && len(rest) > 0; {
+		var n int
+		if n, err = r.Decode(rest); err != nil || r.Kind != message.KindMessage || r.ChannelType != ch.Type || string(r.ChannelID) != ch.ID {
+			panic(fmt.Sprintf("BUG: what was put for channel %q is none of its messages (log generation %016x, offset %d): %v", ch.ID, at[0].Generation, at[0].Offset, err))
 		}
 		newest = max(newest, r.Timestamp)
 		rest = rest[n:]
 	}
-	if len(rest) > 0 {
-		return false, nil
+	if err != nil {
+		s.buf = s.buf[:start]
+		return err
 	}
-	ref.count += uint32(run)
+	ref.count += uint32(len(at))
 	ref.newest = newest
-	return true, nil
+	return nil
+}
+
+// sleep reports false when Close was called meanwhile.
+func (s *Store) sleep(d time.Duration) bool {
+	select {
+	case <-s.done:
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // sizeOfMeta is the most that writeMeta writes.

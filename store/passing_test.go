@@ -1,17 +1,107 @@
 package store
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// What the log does not give back for want of a descriptor is not lost: the
-// checkpoint fails and is made later.
-func TestAnErrorThatPassesLosesNothing(t *testing.T) {
+// written carries out the checkpoint f, and reads all n messages of channel c.
+func (w *world) written(f *frozen, n, lost int) {
+	w.t.Helper()
+	if err := w.store.write(f); err != nil {
+		w.t.Fatal(err)
+	}
+	w.store.finish(f)
+	w.store.busy.Store(false)
+	page, err := w.store.Read(w.channels["c"], 1, 2*n, 1<<20)
+	defer page.Batch.Release()
+	if len(page.Seqs) != n-lost || page.Lost != lost || (err != nil) != (lost > 0) {
+		w.t.Errorf("%d messages are there, %d lost, %v; want %d and %d", len(page.Seqs), page.Lost, err, n-lost, lost)
+	}
+	if got := w.store.Stats().Lost.Load(); got != int64(lost) {
+		w.t.Errorf("%d messages are counted as lost, want %d", got, lost)
+	}
+}
+
+// What the log cannot read for a while is not lost: the checkpoint asks again, then it
+// fails and is made later.
+func TestReadsOfTheLogThatPassLoseNothing(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.EMFILE, syscall.ENOMEM} {
+		w := newWorld(t)
+		for range 50 {
+			w.say("c", []byte("text"))
+		}
+		if !w.roll() {
+			t.Fatal("the store takes no checkpoint")
+		}
+		f := <-w.store.work
+		w.store.o.patience = time.Microsecond
+		w.failing(w.log.groups[20].at.Offset, errno)
+		if err := w.store.write(f); !errors.Is(err, errno) || !strings.Contains(err.Error(), "cannot read messages of channel \"c\"") {
+			t.Fatalf("a checkpoint of which not all could be read: %v", err)
+		}
+		w.store.o.ReadLog = w.log.read
+		if _, err := w.store.reopen(); err != nil {
+			t.Fatal(err)
+		}
+		// Now it passes while the checkpoint asks.
+		w.store.o.patience = time.Hour
+		calls := 0
+		w.store.o.ReadLog = func(p []byte, generation uint64, offset int64) error {
+			if calls++; calls <= 3 {
+				return errno
+			}
+			return w.log.read(p, generation, offset)
+		}
+		w.written(f, 50, 0)
+		w.kill()
+	}
+}
+
+// Close ends a checkpoint that asks again for what it cannot read.
+func TestCloseEndsACheckpointThatCannotReadTheLog(t *testing.T) {
 	w := newWorld(t)
+	w.say("c", []byte("text"))
+	asked := make(chan struct{}, 1)
+	w.store.o.patience = time.Hour
+	w.store.o.ReadLog = func([]byte, uint64, int64) error {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return syscall.EIO
+	}
+	end := w.run()
+	w.roll()
+	<-asked
+	end()
+	w.open()
+	defer w.kill()
+	if page, err := w.store.Read(w.channels["c"], 1, 10, 1<<20); err != nil || len(page.Seqs) != 1 {
+		t.Errorf("after a restart %d messages are there, %v", len(page.Seqs), err)
+	}
+}
+
+// A message of which a byte is wrong in the log is not written as if it were whole: it
+// is counted, said with both checksums, and the file that held it is kept.
+func TestACheckpointKeepsTheLogThatIsDamaged(t *testing.T) {
+	w := newWorld(t)
+	w.kill()
+	var said []string
+	w.change = func(o *Options) {
+		o.Quarantine = func(generation uint64, reason string) { said = append(said, fmt.Sprint(generation, " ", reason)) }
+		o.Retire = func(below uint64) error {
+			said = append(said, fmt.Sprint("retired below ", below))
+			return w.log.retire(below)
+		}
+	}
+	w.open()
 	defer func() { w.kill() }()
 	for range 50 {
 		w.say("c", []byte("text"))
@@ -19,26 +109,17 @@ func TestAnErrorThatPassesLosesNothing(t *testing.T) {
 	if !w.roll() {
 		t.Fatal("the store takes no checkpoint")
 	}
-	f := <-w.store.work
-	read := w.store.o.ReadLog
-	w.store.o.ReadLog = func([]byte, uint64, int64) error { return syscall.EMFILE }
-	if err := w.store.write(f); err == nil || !strings.Contains(err.Error(), "cannot read messages of channel \"c\"") {
-		t.Fatalf("a checkpoint of which nothing could be read: %v", err)
+	harmed := w.log.groups[20].at
+	w.log.bytes[1][harmed.Offset+50] ^= 1
+	w.written(<-w.store.work, 50, 1)
+	if len(said) != 2 || !strings.HasPrefix(said[0], "1 message 21 of channel \"c\"") || !strings.HasPrefix(said[1], "retired") {
+		t.Fatalf("the log was told %q", said)
 	}
-	w.store.o.ReadLog = read
-	if _, err := w.store.reopen(); err != nil {
-		t.Fatal(err)
+	for _, want := range []string{fmt.Sprintf("written with %08x", harmed.Sum), fmt.Sprint("offset ", harmed.Offset), "log generation 0000000000000001", "has checksum"} {
+		if !strings.Contains(said[0], want) {
+			t.Errorf("the reason %q does not say %q", said[0], want)
+		}
 	}
-	if err := w.store.write(f); err != nil {
-		t.Fatal(err)
-	}
-	w.store.finish(f)
-	w.store.busy.Store(false)
-	page, err := w.store.Read(w.channels["c"], 1, 100, 1<<20)
-	if err != nil || len(page.Seqs) != 50 || page.Lost > 0 {
-		t.Errorf("%d messages are there, %d lost, %v", len(page.Seqs), page.Lost, err)
-	}
-	page.Batch.Release()
 }
 
 // Messages of a channel that is deleted wait for no checkpoint, whether one was

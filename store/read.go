@@ -249,7 +249,7 @@ func (s *Store) readRecords(p []byte, at []message.Location) error {
 	for i := range at {
 		record := p[:at[i].Size]
 		if sum := message.Checksum(record); sum != at[i].Sum {
-			return fmt.Errorf("%w: log generation %d, offset %d: the record has checksum %08x, it was written with %08x (%d bytes)",
+			return fmt.Errorf("%w: log generation %016x, offset %d: the record has checksum %08x, it was written with %08x (%d bytes)",
 				diskio.ErrDamaged, at[i].Generation, at[i].Offset, sum, at[i].Sum, len(record))
 		}
 		p = p[len(record):]

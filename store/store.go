@@ -41,15 +41,20 @@ type Options struct {
 	// fail: each takes 24 bytes of memory. 0: no bound.
 	MaxUnsaved int64
 
-	segment int64         // size of the metadata's data file, for tests; 0: metaSegment
-	part    int           // answers that are written at a time, for tests; 0: answersPart
-	retry   time.Duration // first wait after a failed checkpoint, for tests; 0: retryFirst
+	segment  int64         // size of the metadata's data file, for tests; 0: metaSegment
+	part     int           // answers that are written at a time, for tests; 0: answersPart
+	retry    time.Duration // first wait after a failed checkpoint, for tests; 0: retryFirst
+	patience time.Duration // with reads of the log, for tests; 0: readPatience
 
 	// Progress is called by Open for each thing that it has read; nil: nobody
 	// wants to know.
 	Progress func()
 	// Retire gives up the generations of the log below one.
 	Retire func(below uint64) error
+	// Quarantine says that a generation of the log has a message that is damaged or
+	// gone, and why: Retire is to keep it. It is called before the checkpoint is
+	// completed that does without that message. nil: nobody wants to know.
+	Quarantine func(generation uint64, reason string)
 }
 
 // Rules are how much is kept, as said in Options. They may change while the
@@ -72,7 +77,7 @@ type Stats struct {
 	BadBlocks   atomic.Int64 // blocks that could not be read
 	Unsaved     atomic.Int64 // messages that are only in the log
 	Dropped     atomic.Int64 // messages dropped by retention
-	Lost        atomic.Int64 // messages that a checkpoint could not read back from the log
+	Lost        atomic.Int64 // messages that a checkpoint found damaged or gone in the log
 	Took        atomic.Int64 // nanoseconds of the last checkpoint
 	Behind      atomic.Bool  // the last attempt at a checkpoint failed
 }
