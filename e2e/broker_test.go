@@ -22,9 +22,10 @@ import (
 )
 
 var (
-	binPath string // the gatepost under test
-	seed    uint64
-	soak    = os.Getenv("GATEPOST_SOAK") == "1"
+	binPath  string // the gatepost under test
+	builtDir string // what tests build; removed at the end
+	seed     uint64
+	soak     = os.Getenv("GATEPOST_SOAK") == "1"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -41,14 +42,14 @@ func run(m *testing.M) int {
 	}
 	fmt.Printf("GATEPOST_SEED=%d\n", seed)
 	raiseDescriptors()
+	var err error
+	if builtDir, err = os.MkdirTemp("", "gatepost-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	defer os.RemoveAll(builtDir)
 	if binPath = os.Getenv("GATEPOST_BIN"); binPath == "" {
-		dir, err := os.MkdirTemp("", "gatepost-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 2
-		}
-		defer os.RemoveAll(dir)
-		binPath = filepath.Join(dir, "gatepost")
+		binPath = filepath.Join(builtDir, "gatepost")
 		cmd := exec.Command("go", "build", "-o", binPath, ".")
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -8,8 +8,12 @@
 //
 // Every rig that looks for losses has a control that proves it can find one:
 // TestPowerCutControl runs the power cut without syncs and must see losses,
-// TestDamagedCheckpointControl retires the log too early and must see losses, and
+// TestDamagedCheckpointControl retires the log too early and must see losses,
+// TestDiskFaultsControl has a disk that lies about writes and must see losses, and
 // the TestRig tests show the rigs what they are there to find.
+//
+// The file system that fails on demand is a program of its own, faultfs, which
+// the tests build; it needs root and /dev/fuse.
 //
 // Environment:
 //
@@ -17,8 +21,10 @@
 //	GATEPOST_SEED      seed of all random choices; printed by every run
 //	GATEPOST_SOAK=1    the long form: more rounds, streams and messages
 //	GATEPOST_STRICT=1  a test that this machine cannot run (no root, no loop
-//	                   devices, no Node) fails instead of being skipped
+//	                   devices, no /dev/fuse, no Node) fails instead of being skipped
 //	GATEPOST_KEEP=1    keep the data directories of failed tests
+//	GATEPOST_FAULT     only those cases of TestDiskFaults whose names contain it, pending
+//	                   ones too; such as "read EIO"
 //	GATEPOST_GROWTH    directory for the table and the drawing of TestGrowth, which
 //	                   is skipped without it; scripts/growth.sh sets it
 //
