@@ -75,8 +75,18 @@ var faultKinds = [][2]string{
 var (
 	faultPhases = []string{"at start", "steady", "in a checkpoint", "in retention", "in a backup"}
 	faultTimes  = []time.Duration{300 * time.Millisecond, 3 * time.Second, 0}
-	faultPaths  = []string{"", "/log/", "/blocks/", "/meta/"}
 )
+
+// placesOf are the directories in which the broker makes such calls while it runs.
+func placesOf(op string) []string {
+	switch op {
+	case "rename", "unlink":
+		return []string{"/log/"}
+	case "create", "fsyncdir":
+		return []string{"/log/", "/blocks/"}
+	}
+	return []string{"/log/", "/blocks/", "/meta/"}
+}
 
 // allFaults is the whole product. Each case is there twice: everywhere, and in one
 // of the directories.
@@ -87,7 +97,8 @@ func allFaults(r *rand.Rand) (all []fault) {
 				for _, engine := range engines() {
 					f := fault{kind[0], kind[1], lasts, engine, phase, ""}
 					all = append(all, f)
-					f.path = faultPaths[1+r.IntN(len(faultPaths)-1)]
+					places := placesOf(f.op)
+					f.path = places[r.IntN(len(places))]
 					all = append(all, f)
 				}
 			}
@@ -460,7 +471,10 @@ func diskFault(t *testing.T, f fault, r *rand.Rand) int {
 		x.b.kill()
 		x.quiet()
 		x.fs.plan(t, plan)
-		x.up(func() bool { return f.lasts == 0 && x.exits > 0 })
+		began := time.Now()
+		if x.up(func() bool { return f.lasts == 0 && x.exits > 0 || time.Since(began) > never }); time.Since(began) > never {
+			t.Error("it neither gets ready nor ends")
+		}
 		if f.lasts > 0 || x.alive() {
 			if err := x.live(true); err != nil {
 				t.Log(err)
@@ -594,37 +608,7 @@ func (x *trial) judge() (lost, wrong []string) {
 			t.Fatalf("%s: nothing was acknowledged on a disk that is well", o.uid)
 		}
 	}
-	// Everything that was acknowledged gets to the devices that were there.
-	missing := func() (list []string) {
-		for _, in := range x.boxes {
-			in.mu.Lock()
-			for _, o := range x.senders {
-				if o.to.channel == trialShed || o.to.channel == trialBob && in.uid != trialBob {
-					continue
-				}
-				for k, a := range o.acks {
-					if id, met := in.ids[place{o.seen(), a.seq}]; !met || id != a.id {
-						list = append(list, fmt.Sprintf("%s did not get %s, %+v (%d)", in.uid, o.number(k), a, id))
-					}
-				}
-			}
-			in.mu.Unlock()
-		}
-		return list
-	}
-	for last, at := -1, time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		n := len(missing())
-		if n == 0 {
-			break
-		}
-		if n != last {
-			last, at = n, time.Now()
-		}
-		if time.Since(at) > x.patience {
-			lost = append(lost, missing()...)
-			break
-		}
-	}
+	lost = x.delivered()
 	for _, in := range x.boxes {
 		in.mu.Lock()
 		wrong = append(wrong, in.wrong...)
@@ -660,6 +644,40 @@ func (x *trial) judge() (lost, wrong []string) {
 		wrong = append(wrong, fmt.Sprintf("%d things in quarantine", len(q)))
 	}
 	return lost, wrong
+}
+
+// delivered waits until the devices that were there have everything that was
+// acknowledged, and returns what does not come. Nobody sends meanwhile.
+func (x *trial) delivered() (lost []string) {
+	missing := func() (list []string) {
+		for _, in := range x.boxes {
+			in.mu.Lock()
+			for _, o := range x.senders {
+				if o.to.channel == trialShed || o.to.channel == trialBob && in.uid != trialBob {
+					continue
+				}
+				for k, a := range o.acks {
+					if id, met := in.ids[place{o.seen(), a.seq}]; !met || id != a.id {
+						list = append(list, fmt.Sprintf("%s did not get %s, %+v (%d)", in.uid, o.number(k), a, id))
+					}
+				}
+			}
+			in.mu.Unlock()
+		}
+		return list
+	}
+	for last, at := -1, time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		n := len(missing())
+		if n == 0 {
+			return nil
+		}
+		if n != last {
+			last, at = n, time.Now()
+		}
+		if time.Since(at) > x.patience {
+			return missing()
+		}
+	}
 }
 
 // seen is the channel as those who receive see it.
@@ -740,6 +758,47 @@ func (x *trial) audit(flag byte, when string) (lost, wrong []string) {
 		}
 	}
 	return lost, wrong
+}
+
+// A device is a thousand messages behind and reads on while the disk cannot be
+// read for a while. It stays connected, acknowledges what is newer, and in the end
+// it has everything, in order.
+func TestBehindWhileReadsFail(t *testing.T) {
+	for _, f := range []fault{{op: "read", fails: "EIO"}, {op: "open", fails: "EMFILE"}, {op: "read", fails: "EIO", path: "/blocks/"}, {op: "read", fails: "ENOMEM", path: "/log/"}}[:pick(2, 4)] {
+		f.lasts, f.phase, f.engine = 2*time.Second, "with a device behind", engines()[0]
+		t.Run(f.String(), func(t *testing.T) {
+			if why := pendingFault(f); why != "" && os.Getenv("GATEPOST_FAULT") == "" {
+				t.Skip("pending: " + why)
+			}
+			const behind = 1000
+			x := newTrial(t, f.engine, random(t))
+			if err := x.live(true); err != nil {
+				t.Fatal(err)
+			}
+			x.b.until("gatepost_messages_total", behind*5/4) // a fifth is for others
+			bob := x.boxes[1]
+			x.fs.plan(t, faultPlan{What: &faultCalls{Ops: faultOps[f.op], Path: f.path}, Errno: int(faultErrors[f.fails]), For: int(f.lasts.Milliseconds())})
+			bob.client.pause(false)
+			if !x.until(never, func() bool { return x.fs.state(t).Over }) {
+				t.Fatal("it does not end")
+			}
+			if hits := x.fs.heal(t).Hits; hits == 0 || x.exits > 0 {
+				t.Errorf("%d reads failed, the broker ended %d times", hits, x.exits)
+			}
+			x.last()
+			lost := x.delivered()
+			if err := bob.client.alive(); err != nil {
+				t.Errorf("bob's connection ended: %v", err)
+			}
+			x.quiet()
+			x.b.kill()
+			more, wrong := x.judge()
+			if lost = append(lost, more...); len(lost)+len(wrong) > 0 {
+				t.Errorf("%d lost, %d wrong\n%s", len(lost), len(wrong), strings.Join(append(lost, wrong...)[:min(20, len(lost)+len(wrong))], "\n"))
+			}
+			t.Logf("%d acknowledged", x.acked())
+		})
+	}
 }
 
 // The control: a disk that says that it wrote and did not. The same judgement must
