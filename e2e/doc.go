@@ -25,6 +25,7 @@
 //	GATEPOST_KEEP=1    keep the data directories of failed tests
 //	GATEPOST_FAULT     only those cases of TestDiskFaults whose names contain it, pending
 //	                   ones too; such as "read EIO"
+//	GATEPOST_ATTACK=1  all attacks of TestAdversary, pending ones too
 //	GATEPOST_GROWTH    directory for the table and the drawing of TestGrowth, which
 //	                   is skipped without it; scripts/growth.sh sets it
 //
