@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -128,9 +127,13 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 	}
 	all = all[min(len(all), (page-1)*size):]
 	lines := make([]talk, 0, min(len(all), size))
-	room, events := 4*historyBytes, newLookup()
+	rd := s.reader(r.Context())
+	rd.room *= 4
 	for _, t := range all[:min(len(all), size)] {
-		lines = append(lines, s.line(r.Context(), events, &t, &l, have, &room))
+		if lines = append(lines, rd.line(&t, &l, have)); rd.err != nil {
+			rd.fail(w, "conversations")
+			return
+		}
 	}
 	reply(w, http.StatusOK, lines)
 }
@@ -143,44 +146,34 @@ func showID(ch *message.Channel, uid string) string {
 	return ch.ID
 }
 
-// line makes a line of the answer. room is how many bytes of messages it still
-// has; the newest of each line is read in any case, for its number.
-func (s *Server) line(ctx context.Context, events *lookup, t *broker.Talk, l *listing, have map[string]uint64, room *int) talk {
+// line makes a line of the answer. The newest message of each line is read in any
+// case, for its number.
+func (rd *reader) line(t *broker.Talk, l *listing, have map[string]uint64) talk {
 	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
 	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
 		Version: t.Version * millisecond, Recents: []stored{}}
 	if t.Last > t.Read {
 		line.Unread = t.Last - t.Read
 	}
-	ch, first, last := p.find(s.archive)
+	ch, first, last := p.find(rd.s.archive)
 	if ch == nil {
 		return line
 	}
 	seen := have[p.ID+":"+strconv.Itoa(p.Type)]
 	found := past{First: max(first, t.Deleted+1, seen+1), Last: last}
-	q := question{limit: max(l.Count, 1), down: true}
-	if *room <= 0 {
-		q.limit = 1
-	}
-	if found.First <= last {
-		s.readDown(ch, &q, &found)
-	} else {
-		newest := past{First: last, Last: last}
-		s.readDown(ch, &question{limit: 1, down: true}, &newest)
-		if len(newest.Messages) > 0 {
-			line.LastNo = newest.Messages[0].ClientMsgNo
-		}
-		return line
+	if l.Count > 0 && found.First <= last && rd.room > 0 {
+		rd.readDown(ch, &question{limit: l.Count, down: true}, &found)
 	}
 	if n := len(found.Messages); n > 0 {
 		line.LastNo = found.Messages[n-1].ClientMsgNo
-		if l.Count > 0 && *room > 0 {
-			slices.Reverse(found.Messages) // the newest first
-			line.Recents = s.show(ctx, events, &p, found.Messages, false)
+		slices.Reverse(found.Messages) // the newest first
+		line.Recents = rd.show(&p, found.Messages, false)
+	} else if page := rd.page(ch, last, 1); page != nil {
+		var r message.Record
+		if len(page.Seqs) > 0 && page.Batch.Record(0, &r) == nil {
+			line.LastNo = string(r.ClientMsgNo)
 		}
-		for i := range found.Messages {
-			*room -= len(found.Messages[i].Payload)
-		}
+		page.Batch.Release()
 	}
 	return line
 }
@@ -247,9 +240,11 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		ID       string   `json:"channel_id"`
 		Type     int      `json:"channel_type"`
 		Messages []stored `json:"messages"`
+		More     int      `json:"more,omitempty"` // 1: the answer had no room for all of them
 	}
 	var all []part
-	room, events := 4*historyBytes, newLookup()
+	rd := s.reader(r.Context())
+	rd.room *= 4
 	for _, ch := range c.Channels {
 		p := place{UID: c.UID, ID: ch.ID, Type: ch.Type}
 		if err == nil {
@@ -261,14 +256,22 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		}
 		found := past{Messages: []entry{}}
 		kept, first, last := p.find(s.archive)
-		if found.First, found.Last = max(first, min(ch.Seq, maxSeq)+1), last; kept != nil && found.First <= last && room > 0 {
-			q := question{limit: c.Count, down: true}
-			s.readDown(kept, &q, &found)
+		one := part{ID: p.ID, Type: p.Type}
+		if found.First, found.Last = max(first, min(ch.Seq, maxSeq)+1), last; kept != nil && found.First <= last {
+			if found.Next = last; rd.room > 0 {
+				found.Next = 0
+				rd.readDown(kept, &question{limit: c.Count, down: true}, &found)
+			}
+			if found.Next > 0 && len(found.Messages)+found.Lost < c.Count {
+				one.More = 1
+			}
 		}
-		for i := range found.Messages {
-			room -= len(found.Messages[i].Payload)
+		one.Messages = rd.show(&p, found.Messages, false)
+		all = append(all, one)
+		if rd.err != nil {
+			rd.fail(w, "messages")
+			return
 		}
-		all = append(all, part{p.ID, p.Type, s.show(r.Context(), events, &p, found.Messages, false)})
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))

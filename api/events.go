@@ -162,7 +162,12 @@ func (s *Server) event(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.streams.leave(st)
 	if !st.looked {
-		ls := s.recall(r.Context(), uint8(e.Type), id, e.ClientMsgNo, 0, recallEvents)
+		rd := s.reader(r.Context())
+		ls := rd.recall(uint8(e.Type), id, e.ClientMsgNo, 0, recallEvents)
+		if rd.err != nil { // whether the stream has ended is not known
+			rd.fail(w, "the events before this one")
+			return
+		}
 		s.streams.change(st, func(now lanes) { maps.Copy(now, ls) })
 		st.looked = true
 	}
@@ -288,7 +293,12 @@ func (s *Server) eventSync(w http.ResponseWriter, r *http.Request) {
 		c.Limit = 200
 	}
 	c.Limit = min(c.Limit, 2000)
-	all := s.recall(r.Context(), uint8(c.Type), storageID(c.Type, c.UID, c.ID), c.No, c.From, syncEvents).events(c.From, c.Key, c.Private == 1)
+	rd := s.reader(r.Context())
+	all := rd.recall(uint8(c.Type), storageID(c.Type, c.UID, c.ID), c.No, c.From, syncEvents).events(c.From, c.Key, c.Private == 1)
+	if rd.err != nil {
+		rd.fail(w, "events")
+		return
+	}
 	more, next := 0, c.From
 	if len(all) > c.Limit {
 		more, all = 1, all[:c.Limit]

@@ -1,11 +1,15 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"unicode/utf8"
 
+	"gatepost/diskio"
 	"gatepost/message"
 	"gatepost/wukong"
 )
@@ -20,10 +24,13 @@ type Archive interface {
 }
 
 const (
-	// maxHistory is how many messages one answer holds, historyBytes about how
-	// many bytes of them, but always one message.
+	// maxHistory is how many messages one answer holds, historyBytes how many bytes
+	// of them as they are written, but always one message.
 	maxHistory   = 1000
 	historyBytes = 1 << 20
+	// historyLooks is how many messages one request reads to find those that it
+	// answers with: by id, by client_msg_no, or among those that have expired.
+	historyLooks = 65536
 	// historyStep is how many sequences are read at once on the way down.
 	historyStep = 64
 	// maxSeq is above every sequence; what somebody asks for may be above that.
@@ -42,6 +49,32 @@ type entry struct {
 	Payload     []byte `json:"payload"` // base64
 
 	flags, setting uint8
+}
+
+// entryCost is how many bytes an answer has for a message beside its texts.
+const entryCost = 400
+
+// written is about how many bytes of an answer a message takes, and never fewer,
+// without what is known of its streams.
+func (e *entry) written() int {
+	return entryCost + textSize(e.From) + textSize(e.ClientMsgNo) + textSize(e.Topic) + (len(e.Payload)+2)/3*4
+}
+
+// textSize is how many bytes of JSON a text takes, quotes included.
+func textSize(s string) int {
+	n := 2
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch i += size; {
+		case r < ' ', r == '<', r == '>', r == '&', r == '\u2028', r == '\u2029', r == utf8.RuneError:
+			n += 6 // \u0000
+		case r == '"', r == '\\':
+			n += 2
+		default:
+			n += size
+		}
+	}
+	return n
 }
 
 // past is the answer to a request for history. Sequences from First to Last
@@ -69,6 +102,44 @@ type question struct {
 	msgNo string // not "": only the one with this client_msg_no
 	by    string // sender of msgNo; "": anybody
 }
+
+// wanted are the messages that a question names.
+func (q *question) wanted() *wanted {
+	w := newWanted()
+	w.by = q.by
+	if q.msgID != 0 {
+		w.ids[q.msgID] = struct{}{}
+	}
+	if q.msgNo != "" {
+		w.nos[q.msgNo] = struct{}{}
+	}
+	return w
+}
+
+// wanted are messages that are looked for.
+type wanted struct {
+	ids map[int64]struct{}
+	nos map[string]struct{}
+	by  string // sender of them; "": anybody
+}
+
+func newWanted() *wanted {
+	return &wanted{ids: make(map[int64]struct{}), nos: make(map[string]struct{})}
+}
+
+// take reports whether a message is looked for, and no longer looks for it.
+func (w *wanted) take(r *message.Record) bool {
+	if w.by != "" && string(r.FromUID) != w.by {
+		return false
+	}
+	_, byID := w.ids[r.MessageID]
+	_, byNo := w.nos[string(r.ClientMsgNo)]
+	delete(w.ids, r.MessageID)
+	delete(w.nos, string(r.ClientMsgNo))
+	return byID || byNo
+}
+
+func (w *wanted) found() bool { return len(w.ids) == 0 && len(w.nos) == 0 }
 
 func ask(v url.Values) (q question, err error) {
 	q = question{limit: 100, uid: []byte(v.Get("uid")), msgNo: v.Get("client_msg_no"), by: v.Get("from_uid")}
@@ -130,20 +201,72 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := past{ChannelID: string(q.id), ChannelType: q.typ, First: first, Last: last, Messages: []entry{}}
+	rd := s.reader(r.Context())
 	switch {
 	case ch == nil:
 	case q.msgID != 0 || q.msgNo != "":
-		s.search(r, ch, &q, &answer)
+		rd.search(ch, q.wanted(), q.from, &answer)
 	case q.down:
-		s.readDown(ch, &q, &answer)
+		rd.readDown(ch, &q, &answer)
 	default:
-		s.readUp(ch, &q, &answer)
+		rd.readUp(ch, &q, &answer)
+	}
+	if rd.err != nil {
+		rd.fail(w, "history")
+		return
 	}
 	reply(w, http.StatusOK, answer)
 }
 
-// take appends the messages of a page up to sequence to and returns their bytes.
-func (p *past) take(page *message.Page, to uint64) (bytes int) {
+// reader reads history for one request. When err is set nothing that it has read
+// may be answered with: messages are missing in it that are not lost.
+type reader struct {
+	s   *Server
+	ctx context.Context
+	err error
+
+	looks         int // messages that it may still read
+	room          int // bytes that the answer may still have, of messages
+	events, bytes int // that it may still read of events
+}
+
+// reader returns a reader for one request, with an answer of historyBytes.
+func (s *Server) reader(ctx context.Context) *reader {
+	return &reader{s: s, ctx: ctx, looks: historyLooks, room: historyBytes, events: pageEvents, bytes: pageBytes}
+}
+
+// fail answers that something cannot be read now.
+func (rd *reader) fail(w http.ResponseWriter, what string) {
+	w.Header().Set("Retry-After", "1")
+	fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot read %s now: %w; try again", what, rd.err))
+}
+
+// page reads a page, nil if the request is over: then err says why. What damage has
+// taken is in Page.Lost, and in the log.
+func (rd *reader) page(ch *message.Channel, from uint64, limit int) *message.Page {
+	if rd.err == nil {
+		rd.err = rd.ctx.Err()
+	}
+	if rd.err != nil {
+		return nil
+	}
+	page, err := rd.s.archive.Read(ch, from, limit, historyBytes)
+	switch diskio.Classify(err) {
+	case diskio.OK:
+	case diskio.Passing:
+		page.Batch.Release()
+		rd.err = err
+		return nil
+	default:
+		rd.s.o.Logger.Error("history is not complete", "channel", ch.ID, "from", from, "lost", page.Lost, "err", err)
+	}
+	rd.looks -= len(page.Seqs) + page.Lost
+	return page
+}
+
+// take appends the messages of a page up to sequence to. It returns how many of
+// the page those are, and their bytes.
+func (p *past) take(page *message.Page, to uint64) (n, bytes int) {
 	var r message.Record
 	for i, seq := range page.Seqs {
 		if seq > to {
@@ -152,22 +275,47 @@ func (p *past) take(page *message.Page, to uint64) (bytes int) {
 		if err := page.Batch.Record(i, &r); err != nil {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
-		_, topic := r.Stream()
-		p.Messages = append(p.Messages, entry{
-			Seq: seq, ID: r.MessageID, From: string(r.FromUID), ClientMsgNo: string(r.ClientMsgNo),
-			Timestamp: r.Timestamp, Expire: r.Expire, Topic: string(topic), Payload: append([]byte(nil), r.Payload...), flags: r.Flags, setting: r.Setting,
-		})
-		bytes += r.Size()
+		n++
+		e := entryOf(&r, seq)
+		p.Messages = append(p.Messages, e)
+		bytes += e.written()
 	}
-	return bytes
+	return n, bytes
+}
+
+// entryOf copies a message out of its page.
+func entryOf(r *message.Record, seq uint64) entry {
+	_, topic := r.Stream()
+	return entry{
+		Seq: seq, ID: r.MessageID, From: string(r.FromUID), ClientMsgNo: string(r.ClientMsgNo),
+		Timestamp: r.Timestamp, Expire: r.Expire, Topic: string(topic), Payload: append([]byte(nil), r.Payload...), flags: r.Flags, setting: r.Setting,
+	}
+}
+
+// cut leaves out the last messages of an answer above the room that there is, but
+// never the first. It returns their bytes, and the first that was left out, or 0.
+func (p *past) cut(room int) (bytes int, out uint64) {
+	for i := range p.Messages {
+		n := p.Messages[i].written()
+		if bytes += n; i > 0 && bytes > room {
+			out = p.Messages[i].Seq
+			p.Messages = p.Messages[:i]
+			return bytes - n, out
+		}
+	}
+	return bytes, 0
 }
 
 // readUp reads from q.from on.
-func (s *Server) readUp(ch *message.Channel, q *question, answer *past) {
+func (rd *reader) readUp(ch *message.Channel, q *question, answer *past) {
 	next, bytes := max(q.from, answer.First), 0
-	for len(answer.Messages)+answer.Lost < q.limit && bytes < historyBytes && next <= answer.Last {
-		page := s.page(ch, next, q.limit-len(answer.Messages)-answer.Lost)
-		bytes += answer.take(page, answer.Last)
+	for len(answer.Messages)+answer.Lost < q.limit && bytes < rd.room && next <= answer.Last && rd.looks > 0 {
+		page := rd.page(ch, next, q.limit-len(answer.Messages)-answer.Lost)
+		if page == nil {
+			return
+		}
+		_, n := answer.take(page, answer.Last)
+		bytes += n
 		answer.Lost += page.Lost
 		page.Batch.Release()
 		if page.Next == next { // dropped meanwhile
@@ -175,41 +323,39 @@ func (s *Server) readUp(ch *message.Channel, q *question, answer *past) {
 		}
 		next = page.Next
 	}
+	bytes, out := answer.cut(rd.room)
+	if rd.room -= bytes; out > 0 {
+		next = out
+	}
 	if next <= answer.Last {
 		answer.Next = next
 	}
 }
 
-// page reads a page. What cannot be read is in Lost, and in the log.
-func (s *Server) page(ch *message.Channel, from uint64, limit int) *message.Page {
-	page, err := s.archive.Read(ch, from, limit, historyBytes)
-	if err != nil {
-		s.o.Logger.Error("history is not complete", "channel", ch.ID, "from", from, "lost", page.Lost, "err", err)
-	}
-	return page
-}
-
 // readDown reads up to q.from, in steps from the newest to the oldest.
-func (s *Server) readDown(ch *message.Channel, q *question, answer *past) {
+func (rd *reader) readDown(ch *message.Channel, q *question, answer *past) {
 	to := answer.Last
 	if q.from > 0 {
 		to = min(to, q.from)
 	}
-	var steps [][]entry
-	count, bytes := 0, 0
-	for to >= answer.First && to > 0 && count+answer.Lost < q.limit && bytes < historyBytes {
-		n := uint64(min(historyStep, q.limit-count-answer.Lost))
+	down := past{} // descending
+	bytes := 0
+	for to >= answer.First && to > 0 && len(down.Messages)+down.Lost < q.limit && bytes < rd.room && rd.looks > 0 {
+		n := uint64(min(historyStep, q.limit-len(down.Messages)-down.Lost))
 		from := answer.First
 		if to-answer.First >= n {
 			from = to - n + 1
 		}
 		step := past{}
 		for next := from; next <= to; {
-			page := s.page(ch, next, int(to-next+1))
-			before := len(step.Messages)
-			bytes += step.take(page, to)
+			page := rd.page(ch, next, int(to-next+1))
+			if page == nil {
+				return
+			}
+			taken, n := step.take(page, to)
+			bytes += n
 			if page.First <= next { // else retention was faster
-				step.Lost += int(min(page.Next, to+1)-next) - (len(step.Messages) - before)
+				step.Lost += int(min(page.Next, to+1)-next) - taken
 			}
 			page.Batch.Release()
 			if page.Next == next {
@@ -217,33 +363,45 @@ func (s *Server) readDown(ch *message.Channel, q *question, answer *past) {
 			}
 			next = page.Next
 		}
-		steps = append(steps, step.Messages)
-		count += len(step.Messages)
-		answer.Lost += step.Lost
+		slices.Reverse(step.Messages)
+		down.Messages = append(down.Messages, step.Messages...)
+		down.Lost += step.Lost
 		to = from - 1
 	}
-	for i := len(steps) - 1; i >= 0; i-- {
-		answer.Messages = append(answer.Messages, steps[i]...)
+	bytes, out := down.cut(rd.room)
+	if rd.room -= bytes; out > 0 {
+		to = out
 	}
+	slices.Reverse(down.Messages)
+	answer.Messages = append(answer.Messages, down.Messages...)
+	answer.Lost += down.Lost
 	if to >= answer.First {
 		answer.Next = to
 	}
 }
 
-// search looks for one message: one with an id where the time in the id says that
-// it lies, and then, as any other, from the newest to the oldest.
-func (s *Server) search(r *http.Request, ch *message.Channel, q *question, answer *past) {
-	if q.msgID != 0 {
-		near := past{First: answer.First, Last: answer.Last}
-		near.First = s.seek(ch, q.msgID-idSlack, near)
-		if near.Last = min(near.Last, s.seek(ch, q.msgID+idSlack, near)); near.First <= near.Last {
-			if s.scan(r, ch, q, &near); len(near.Messages) > 0 {
-				answer.Messages = near.Messages
-				return
+// search looks for messages: those with an id where the time in the id says that
+// they lie, and then all from the newest to the oldest, or from the sequence from
+// down. Next is where it stopped, 0 if nothing is left to look at or to look for.
+func (rd *reader) search(ch *message.Channel, want *wanted, from uint64, answer *past) {
+	in := past{First: answer.First, Last: answer.Last}
+	if from > 0 {
+		in.Last = min(in.Last, from)
+	}
+	for id := range want.ids {
+		near := in
+		near.First = rd.seek(ch, id-idSlack, near)
+		if near.Last = min(near.Last, rd.seek(ch, id+idSlack, near)); near.First <= near.Last {
+			one := &wanted{ids: map[int64]struct{}{id: {}}, by: want.by}
+			if rd.scan(ch, one, &near); one.found() {
+				delete(want.ids, id)
+				answer.Messages = append(answer.Messages, near.Messages...)
 			}
 		}
 	}
-	s.scan(r, ch, q, answer)
+	rd.scan(ch, want, &in)
+	answer.Messages = append(answer.Messages, in.Messages...)
+	answer.Next = in.Next
 }
 
 // idSlack is by how much the ids of a channel's messages are out of order where
@@ -253,12 +411,15 @@ const idSlack = 1000 << message.IDTimeShift
 
 // seek returns the first sequence of a stretch behind which ids are at least id, if
 // they ascend, or one behind the stretch.
-func (s *Server) seek(ch *message.Channel, id int64, in past) uint64 {
+func (rd *reader) seek(ch *message.Channel, id int64, in past) uint64 {
 	low, high := in.First, in.Last+1
 	var rec message.Record
 	for low < high {
 		mid := low + (high-low)/2
-		page := s.page(ch, mid, 1)
+		page := rd.page(ch, mid, 1)
+		if page == nil {
+			return high
+		}
 		below := len(page.Seqs) > 0 && page.Batch.Record(0, &rec) == nil && rec.MessageID < id
 		next := page.Next
 		page.Batch.Release()
@@ -271,25 +432,26 @@ func (s *Server) seek(ch *message.Channel, id int64, in past) uint64 {
 	return low
 }
 
-// scan looks for one message in a stretch, from the newest to the oldest.
-func (s *Server) scan(r *http.Request, ch *message.Channel, q *question, answer *past) {
+// scan looks for messages in a stretch, from the newest to the oldest, and appends
+// them to it. Next is where it stopped for want of looks or of room, else 0.
+func (rd *reader) scan(ch *message.Channel, want *wanted, in *past) {
 	var rec message.Record
-	for to := answer.Last; to >= answer.First && to > 0 && r.Context().Err() == nil; {
-		from := answer.First
-		if to-answer.First >= maxHistory {
-			from = to - maxHistory + 1
+	to := in.Last
+	for to >= in.First && to > 0 && !want.found() && rd.looks > 0 && rd.room > 0 {
+		from := in.First
+		if n := uint64(min(maxHistory, rd.looks)); to-in.First >= n {
+			from = to - n + 1
 		}
 		for next := from; next <= to; {
-			page := s.page(ch, next, int(to-next+1))
-			for i, seq := range page.Seqs {
-				if page.Batch.Record(i, &rec) == nil && seq <= to &&
-					(q.msgID == 0 || rec.MessageID == q.msgID) &&
-					(q.msgNo == "" || string(rec.ClientMsgNo) == q.msgNo) && (q.by == "" || string(rec.FromUID) == q.by) {
-					one := message.Page{Batch: page.Batch, Seqs: page.Seqs[:i+1]}
-					answer.take(&one, seq)
-					answer.Messages = answer.Messages[len(answer.Messages)-1:]
-					page.Batch.Release()
-					return
+			page := rd.page(ch, next, int(to-next+1))
+			if page == nil {
+				return
+			}
+			for i := len(page.Seqs) - 1; i >= 0; i-- {
+				if seq := page.Seqs[i]; seq <= to && page.Batch.Record(i, &rec) == nil && want.take(&rec) {
+					found := entryOf(&rec, seq)
+					in.Messages = append(in.Messages, found)
+					rd.room -= found.written()
 				}
 			}
 			page.Batch.Release()
@@ -299,5 +461,8 @@ func (s *Server) scan(r *http.Request, ch *message.Channel, q *question, answer 
 			next = page.Next
 		}
 		to = from - 1
+	}
+	if to >= in.First && !want.found() {
+		in.Next = to
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -483,24 +484,30 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ch, first, last := c.find(s.archive)
+	rd := s.reader(r.Context())
 	found := past{First: first, Last: last}
 	q := question{from: c.Start, limit: c.Limit, down: c.Mode == 0 || c.Start == 0 && c.End == 0}
 	switch {
 	case ch == nil:
 	case q.down:
 		found.First = max(first, min(c.End, maxSeq)+1)
-		s.readDown(ch, &q, &found)
+		rd.readDown(ch, &q, &found)
 	default:
 		if c.End > 0 {
 			found.Last = min(last, c.End-1)
 		}
-		s.readUp(ch, &q, &found)
+		rd.readUp(ch, &q, &found)
 	}
 	more := 0
 	if found.Next != 0 {
 		more = 1
 	}
-	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": s.show(r.Context(), newLookup(), &c.place, found.Messages, strings.EqualFold(strings.TrimSpace(c.Summary), "basic"))})
+	shown := rd.show(&c.place, found.Messages, strings.EqualFold(strings.TrimSpace(c.Summary), "basic"))
+	if rd.err != nil {
+		rd.fail(w, "messages")
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": c.Start, "end_message_seq": c.End, "more": more, "messages": shown})
 }
 
 // picked is the body of /messages.
@@ -527,36 +534,44 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ch, first, last := c.find(s.archive)
-	var all []entry
-	bytesHeld := 0
-	look := func(q question) {
-		one := past{First: first, Last: last}
-		if q.msgID != 0 || q.msgNo != "" {
-			s.search(r, ch, &q, &one)
-		} else if q.from >= first && q.from <= last {
-			q.limit = 1
-			s.readUp(ch, &q, &one)
+	rd := s.reader(r.Context())
+	rd.room *= 4
+	found := past{First: first, Last: last}
+	more := 0 // 1: not all of those asked for were looked for
+	if ch != nil {
+		want := newWanted()
+		for _, id := range c.IDs {
+			want.ids[id] = struct{}{}
 		}
-		for _, e := range one.Messages {
-			if bytesHeld += len(e.Payload); bytesHeld <= 4*historyBytes {
-				all = append(all, e)
+		for _, no := range c.Nos {
+			want.nos[no] = struct{}{}
+		}
+		if !want.found() {
+			if rd.search(ch, want, 0, &found); found.Next > 0 {
+				more = 1
+			}
+		}
+		for _, seq := range c.Seqs {
+			one := past{First: seq, Last: seq}
+			switch {
+			case seq < first || seq > last:
+			case rd.room <= 0:
+				more = 1
+			default:
+				rd.readUp(ch, &question{from: seq, limit: 1}, &one)
+				found.Messages = append(found.Messages, one.Messages...)
 			}
 		}
 	}
-	if ch != nil {
-		for _, seq := range c.Seqs {
-			look(question{from: seq})
-		}
-		for _, id := range c.IDs {
-			look(question{msgID: id})
-		}
-		for _, no := range c.Nos {
-			look(question{msgNo: no})
-		}
-	}
-	slices.SortFunc(all, func(a, b entry) int { return int(int64(a.Seq) - int64(b.Seq)) })
+	all := found.Messages
+	slices.SortFunc(all, func(a, b entry) int { return cmp.Compare(a.Seq, b.Seq) })
 	all = slices.CompactFunc(all, func(a, b entry) bool { return a.Seq == b.Seq })
-	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": 0, "messages": s.show(r.Context(), newLookup(), &c.place, all, false)})
+	shown := rd.show(&c.place, all, false)
+	if rd.err != nil {
+		rd.fail(w, "messages")
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"start_message_seq": 0, "end_message_seq": 0, "more": more, "messages": shown})
 }
 
 // message answers POST /message: the one with an id or a number.
@@ -642,16 +657,24 @@ func (s *Server) single(w http.ResponseWriter, r *http.Request, q question) {
 func (s *Server) one(w http.ResponseWriter, r *http.Request, p place, q question) {
 	ch, first, last := p.find(s.archive)
 	found := past{First: first, Last: last}
+	rd := s.reader(r.Context())
 	switch {
 	case ch == nil:
 	case q.msgNo != "" || q.msgID != 0:
-		s.search(r, ch, &q, &found)
+		rd.search(ch, q.wanted(), 0, &found)
 	default:
-		s.readDown(ch, &q, &found)
+		rd.readDown(ch, &q, &found)
 	}
-	if len(found.Messages) == 0 {
+	shown := rd.show(&p, found.Messages[:min(len(found.Messages), 1)], false)
+	switch {
+	case rd.err != nil:
+		rd.fail(w, "a message")
+	case len(shown) > 0:
+		reply(w, http.StatusOK, shown[0])
+	case found.Next > 0:
+		reply(w, http.StatusNotFound, map[string]any{"status": http.StatusNotFound, "next_seq": found.Next,
+			"msg": fmt.Sprintf("cannot read a message: there is none among the newest, sequences %d to %d; GET /history with from=%d looks further", found.Next+1, last, found.Next)})
+	default:
 		fail(w, http.StatusNotFound, errors.New("cannot read a message: there is none"))
-		return
 	}
-	reply(w, http.StatusOK, s.show(r.Context(), newLookup(), &p, found.Messages[:1], false)[0])
 }

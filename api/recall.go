@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -25,9 +24,9 @@ const (
 
 // recall returns what is stored of the events of one message among the newest of
 // its channel, or those behind a sequence.
-func (s *Server) recall(ctx context.Context, typ uint8, id []byte, no string, from, most uint64) lanes {
+func (rd *reader) recall(typ uint8, id []byte, no string, from, most uint64) lanes {
 	ls := make(lanes)
-	ch, first, last := s.archive.Find(typ, message.EventsOf(nil, id))
+	ch, first, last := rd.s.archive.Find(typ, message.EventsOf(nil, id))
 	if ch == nil {
 		return ls
 	}
@@ -38,8 +37,11 @@ func (s *Server) recall(ctx context.Context, typ uint8, id []byte, no string, fr
 	case last >= first && last-first >= most:
 		first = last - most + 1
 	}
-	for next, bytes := first, 0; next <= last && bytes < historyBytes && ctx.Err() == nil; {
-		page := s.page(ch, next, int(min(last-next+1, maxHistory)))
+	for next, bytes := first, 0; next <= last && bytes < historyBytes; {
+		page := rd.page(ch, next, int(min(last-next+1, maxHistory)))
+		if page == nil {
+			break
+		}
 		var r message.Record
 		for i, seq := range page.Seqs {
 			if page.Batch.Record(i, &r) == nil && seq <= last && string(r.ClientMsgNo) == no {
@@ -56,32 +58,30 @@ func (s *Server) recall(ctx context.Context, typ uint8, id []byte, no string, fr
 	return ls
 }
 
-// lookup is how much one request may still read of events.
-type lookup struct{ events, bytes int }
-
-func newLookup() *lookup { return &lookup{pageEvents, pageBytes} }
-
 // replay returns what is stored of the events of some messages, which ascend by id,
 // by client_msg_no.
-func (s *Server) replay(ctx context.Context, l *lookup, typ uint8, id []byte, wanted []*stored) map[string]lanes {
+func (rd *reader) replay(typ uint8, id []byte, wanted []*stored) map[string]lanes {
 	found := make(map[string]lanes, len(wanted))
 	for _, m := range wanted {
 		found[m.ClientMsgNo] = make(lanes)
 	}
-	ch, next, last := s.archive.Find(typ, message.EventsOf(nil, id))
+	ch, next, last := rd.s.archive.Find(typ, message.EventsOf(nil, id))
 	var r message.Record
-	for i, end := 0, uint64(0); ch != nil && next <= last && l.events > 0 && l.bytes > 0 && ctx.Err() == nil; {
+	for i, end := 0, uint64(0); ch != nil && next <= last && rd.events > 0 && rd.bytes > 0; {
 		if next >= end { // what follows is of messages further on
 			if i == len(wanted) {
 				break
 			}
-			next = max(next, s.seek(ch, wanted[i].ID-idSlack, past{First: next, Last: last}))
+			next = max(next, rd.seek(ch, wanted[i].ID-idSlack, past{First: next, Last: last}))
 			end = next + eventWindow
 			i++
-			l.events -= seekEvents
+			rd.events -= seekEvents
 			continue
 		}
-		page := s.page(ch, next, int(min(end-next, uint64(l.events), historyStep)))
+		page := rd.page(ch, next, int(min(end-next, uint64(rd.events), historyStep)))
+		if page == nil {
+			break
+		}
 		for j, seq := range page.Seqs {
 			if page.Batch.Record(j, &r) != nil {
 				continue
@@ -90,12 +90,12 @@ func (s *Server) replay(ctx context.Context, l *lookup, typ uint8, id []byte, wa
 				end = seq + eventWindow
 				i++
 			}
-			l.bytes -= r.Size()
+			rd.bytes -= r.Size()
 			if ls := found[string(r.ClientMsgNo)]; ls != nil {
 				ls.take(&r, seq)
 			}
 		}
-		l.events -= int(page.Next - next)
+		rd.events -= int(page.Next - next)
 		page.Batch.Release()
 		if page.Next <= next {
 			break
@@ -131,7 +131,7 @@ type eventHint struct {
 }
 
 // show is as that of a place, with what is known of streams.
-func (s *Server) show(ctx context.Context, l *lookup, p *place, entries []entry, basic bool) []stored {
+func (rd *reader) show(p *place, entries []entry, basic bool) []stored {
 	all := p.show(entries)
 	var wanted []*stored
 	for i := range all {
@@ -144,10 +144,10 @@ func (s *Server) show(ctx context.Context, l *lookup, p *place, entries []entry,
 	}
 	slices.SortFunc(wanted, func(a, b *stored) int { return int(min(1, max(-1, a.ID-b.ID))) })
 	id := storageID(p.Type, p.UID, p.ID)
-	found := s.replay(ctx, l, uint8(p.Type), id, wanted)
+	found := rd.replay(uint8(p.Type), id, wanted)
 	for _, m := range wanted {
 		ls := found[m.ClientMsgNo]
-		s.streams.open(streamOf{uint8(p.Type), string(id), m.ClientMsgNo}, ls)
+		rd.s.streams.open(streamOf{uint8(p.Type), string(id), m.ClientMsgNo}, ls)
 		m.stream(ls, basic)
 	}
 	return all

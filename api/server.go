@@ -102,6 +102,7 @@ const (
 	smallBody   = 128 << 10 // of one with a single message, or without
 	maxName     = 1024      // bytes of a channel id or a uid
 	defaultWait = 10 * time.Second
+	readWait    = 20 * time.Second // for history to be read; inside WriteTimeout
 	// changeMembers is how many members one record takes, so that records
 	// stay far below the log's limits.
 	changeMembers = 1000
@@ -171,7 +172,9 @@ func (s *Server) routes() []endpoint {
 		room := make(slots, n)
 		return func(h http.HandlerFunc) http.HandlerFunc { return room.limit(what, h) }
 	}
-	read, change, send := slot(s.o.Slots.Reads, "readings of history"), slot(s.o.Slots.Changes, "changes"), slot(s.o.Slots.Sends, "messages")
+	slotted := slot(s.o.Slots.Reads, "readings of history")
+	read := func(h http.HandlerFunc) http.HandlerFunc { return slotted(s.within(readWait, h)) }
+	change, send := slot(s.o.Slots.Changes, "changes"), slot(s.o.Slots.Sends, "messages")
 	all := []endpoint{
 		{"GET", "/health", s.health},
 		{"GET", "/metrics", s.metrics},
@@ -191,15 +194,15 @@ func (s *Server) routes() []endpoint {
 		{"POST", "/user/systemuids_add", change(s.systems(message.OpSystem))},
 		{"POST", "/user/systemuids_remove", change(s.systems(message.OpOrdinary))},
 		{"GET", "/user/systemuids", s.allSystems},
-		{"POST", "/user/onlinestatus", s.within(s.onlineStatus)},
+		{"POST", "/user/onlinestatus", s.within(s.o.Wait, s.onlineStatus)},
 
-		{"GET", "/connz", s.within(s.connz)},
-		{"POST", "/conn/kick", s.within(s.end(message.ReasonConnectKick))},
-		{"POST", "/conn/remove", s.within(s.end(0))},
+		{"GET", "/connz", s.within(s.o.Wait, s.connz)},
+		{"POST", "/conn/kick", s.within(s.o.Wait, s.end(message.ReasonConnectKick))},
+		{"POST", "/conn/remove", s.within(s.o.Wait, s.end(0))},
 		{"GET", "/route", s.route},
 		{"POST", "/route/batch", s.routeMany},
 
-		{"POST", "/conversation/sync", read(s.within(s.talks))},
+		{"POST", "/conversation/sync", read(s.talks)},
 		{"POST", "/conversation/syncMessages", read(s.talkMessages)},
 		{"POST", "/conversations/clearUnread", change(s.changeTalk(message.OpRead))},
 		{"POST", "/conversations/setUnread", change(s.changeTalk(message.OpUnread))},

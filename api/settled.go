@@ -78,11 +78,11 @@ func (o *outcome) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (o *outcome) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// within returns a handler whose request ends after the time that a change may
-// take: it asks apply, which may wait for the disk.
-func (s *Server) within(next http.HandlerFunc) http.HandlerFunc {
+// within returns a handler whose request ends after a time, for what may wait for
+// the disk.
+func (s *Server) within(wait time.Duration, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), s.o.Wait)
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
 		defer cancel()
 		next(w, r.WithContext(ctx))
 	}

@@ -214,7 +214,7 @@ func TestAPageIsLookedUpOnce(t *testing.T) {
 		}
 		return all
 	}
-	found := s.replay(context.Background(), newLookup(), 2, []byte("g"), at(10, 40_000, 90_000))
+	found := s.reader(t.Context()).replay(2, []byte("g"), at(10, 40_000, 90_000))
 	for no, ls := range found {
 		if ls["main"] == nil {
 			t.Errorf("%s was not found", no)
@@ -225,15 +225,15 @@ func TestAPageIsLookedUpOnce(t *testing.T) {
 		all = append(all, i*100)
 	}
 	a.read = 0
-	s.replay(context.Background(), newLookup(), 2, []byte("g"), at(all...))
+	s.reader(t.Context()).replay(2, []byte("g"), at(all...))
 	if a.read > pageEvents+pageEvents/seekEvents*20 {
 		t.Errorf("%d events were read for one page", a.read)
 	}
 	a.read = 0
-	if ls := s.recall(context.Background(), 2, []byte("g"), "n99999", 0, recallEvents); ls["main"] == nil || a.read != recallEvents {
+	if ls := s.reader(t.Context()).recall(2, []byte("g"), "n99999", 0, recallEvents); ls["main"] == nil || a.read != recallEvents {
 		t.Errorf("%v, %d events were read", ls, a.read)
 	}
-	if ls := s.recall(context.Background(), 2, []byte("g"), "n3", 2, syncEvents); ls["main"] == nil {
+	if ls := s.reader(t.Context()).recall(2, []byte("g"), "n3", 2, syncEvents); ls["main"] == nil {
 		t.Error("what follows a sequence was not found")
 	}
 }

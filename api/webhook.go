@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gatepost/broker"
+	"gatepost/diskio"
 	"gatepost/message"
 	"gatepost/wukong"
 )
@@ -60,15 +62,16 @@ type Webhook struct {
 	archive Archive
 	app     application
 	stats   *WebhookStats
-	refused []refused // in the order of their times
+	waiting []waiting // in the order of their times
 
 	said atomic.Int64 // unix ns when warn said something last
 }
 
-// refused is a channel whose messages the application does not take.
-type refused struct {
+// waiting is a channel whose messages the application does not take, or the disk
+// does not give.
+type waiting struct {
 	channel *message.Channel
-	until   time.Time // then it is asked to again
+	until   time.Time // then it is tried again
 }
 
 // errRefused says that the application was reached and does not take what it was
@@ -79,9 +82,10 @@ const (
 	// refusedFor is how many timeouts of a request a channel waits whose messages
 	// were refused; the others go on.
 	refusedFor   = 3
-	hookChannels = 8         // channels of one round
-	hookMessages = 100       // messages of a channel in a round, and of one request
-	hookBytes    = 256 << 10 // of them in a channel, but always one message
+	unreadFor    = time.Second // that a channel waits whose messages could not be read
+	hookChannels = 8           // channels of one round
+	hookMessages = 100         // messages of a channel in a round, and of one request
+	hookBytes    = 256 << 10   // of them in a channel, but always one message
 	statusEvery  = 2 * time.Second
 	backOffFirst = 250 * time.Millisecond
 	backOffMost  = time.Minute
@@ -170,7 +174,7 @@ func (h *Webhook) round(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	told, entries := make([]uint64, len(work)), make([][]stored, len(work))
-	results := make([]error, len(work)) // nil, errRefused, or the end
+	results := make([]error, len(work)) // nil, errRefused, one that passes, or the end
 	side := func(what func(i int) error) {
 		var channels sync.WaitGroup // side by side, each in its order
 		for i := range work {
@@ -181,7 +185,7 @@ func (h *Webhook) round(ctx context.Context) (more bool, err error) {
 		channels.Wait()
 	}
 	for i := range work {
-		told[i], entries[i] = h.read(&work[i])
+		told[i], entries[i], results[i] = h.read(&work[i])
 	}
 	if h.o.Offline {
 		side(func(i int) error { return h.offline(ctx, work[i].Channel, entries[i]) })
@@ -203,8 +207,12 @@ func (h *Webhook) round(ctx context.Context) (more bool, err error) {
 	var records []message.Record
 	for i := range work {
 		ch := work[i].Channel
-		if results[i] != nil {
-			h.refused = append(h.refused, refused{ch, time.Now().Add(refusedFor * h.o.Timeout)})
+		switch err := results[i]; {
+		case errors.Is(err, errRefused):
+			h.wait(ch, refusedFor*h.o.Timeout)
+			continue
+		case err != nil:
+			h.wait(ch, unreadFor)
 			continue
 		}
 		h.stats.Messages.Add(int64(len(entries[i])))
@@ -235,28 +243,43 @@ func (h *Webhook) notify(ctx context.Context, all []stored) error {
 	return nil
 }
 
-// again gives back the channels whose messages were refused long enough ago, and
-// says when the next one is.
+// again gives back the channels that have waited long enough, and says when the
+// next one has.
 func (h *Webhook) again(ctx context.Context) (next <-chan time.Time) {
 	now := time.Now()
-	for len(h.refused) > 0 && !now.Before(h.refused[0].until) {
-		if h.core.Told(ctx, h.refused[0].channel, 0) != nil {
+	for len(h.waiting) > 0 && !now.Before(h.waiting[0].until) {
+		if h.core.Told(ctx, h.waiting[0].channel, 0) != nil {
 			return nil
 		}
-		h.refused = h.refused[1:]
+		h.waiting = h.waiting[1:]
 	}
-	if len(h.refused) == 0 {
-		h.refused = nil
+	if len(h.waiting) == 0 {
+		h.waiting = nil
 		return nil
 	}
-	return time.After(h.refused[0].until.Sub(now))
+	return time.After(h.waiting[0].until.Sub(now))
 }
 
-// read returns the next messages of a channel and up to which sequence that is.
-func (h *Webhook) read(w *broker.Work) (told uint64, all []stored) {
+// wait keeps a channel back for a while.
+func (h *Webhook) wait(ch *message.Channel, d time.Duration) {
+	w := waiting{ch, time.Now().Add(d)}
+	at, _ := slices.BinarySearchFunc(h.waiting, w, func(a, b waiting) int { return a.until.Compare(b.until) })
+	h.waiting = slices.Insert(h.waiting, at, w)
+}
+
+// read returns the next messages of a channel and up to which sequence that is, or
+// an error that passes when there are none before what cannot be read now.
+func (h *Webhook) read(w *broker.Work) (told uint64, all []stored, err error) {
 	page, err := h.archive.Read(w.Channel, w.From, hookMessages, hookBytes)
 	defer page.Batch.Release()
-	if err != nil {
+	switch diskio.Classify(err) {
+	case diskio.OK:
+	case diskio.Passing:
+		h.warn("cannot read messages for the application; will retry", "channel", w.Channel.ID, "from", page.Next, "err", err)
+		if page.Next <= w.From {
+			return 0, nil, err
+		}
+	default:
 		h.o.Logger.Error("the application is not told of messages that cannot be read", "channel", w.Channel.ID, "from", w.From, "lost", page.Lost, "err", err)
 	}
 	if lost := min(page.First, w.Last+1); lost > w.From { // retention was faster
@@ -278,7 +301,7 @@ func (h *Webhook) read(w *broker.Work) (told uint64, all []stored) {
 	if told = min(page.Next-1, w.Last); told < w.From {
 		told = w.Last
 	}
-	return told, all
+	return told, all, nil
 }
 
 // absent is a message with its receivers who are not connected.
