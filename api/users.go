@@ -165,14 +165,9 @@ func (s *Server) onlineStatus(w http.ResponseWriter, r *http.Request) {
 		Device uint8  `json:"device_flag"`
 		Online int    `json:"online"`
 	}
-	all := []line{}
-	seen := make(map[line]struct{})
+	all := make([]line, 0, len(found))
 	for _, c := range found {
-		l := line{c.UID, c.Device, 1}
-		if _, ok := seen[l]; !ok {
-			seen[l] = struct{}{}
-			all = append(all, l)
-		}
+		all = append(all, line{c.UID, c.Device, 1})
 	}
 	reply(w, http.StatusOK, all)
 }

@@ -87,6 +87,8 @@ const (
 	hookMessages = 100         // messages of a channel in a round, and of one request
 	hookBytes    = 256 << 10   // of them in a channel, but always one message
 	statusEvery  = 2 * time.Second
+	statusLines  = 1000      // of one request
+	statusBytes  = 256 << 10 // of them, but always one line
 	backOffFirst = 250 * time.Millisecond
 	backOffMost  = time.Minute
 )
@@ -336,38 +338,67 @@ func (h *Webhook) offline(ctx context.Context, ch *message.Channel, all []stored
 	return nil
 }
 
-// statuses tells who came and went. It reports false at the end.
+// statuses tells who came and went, some at a time. It reports false at the end.
 func (h *Webhook) statuses(ctx context.Context) bool {
-	all, err := h.core.Statuses(ctx)
-	if err != nil {
-		return false
-	}
-	lines := make([]string, 0, len(all))
-	for _, s := range all {
-		online := 0
-		if s.Online {
-			online = 1
+	for {
+		all, err := h.core.Statuses(ctx, statusLines)
+		if err != nil {
+			return false
 		}
-		lines = append(lines, fmt.Sprintf("%s-%d-%d-%d-%d-%d", s.UID, s.Device, online, s.Conn<<loopBits|uint64(s.Loop), s.Flag, s.Total))
+		page := len(all)
+		for len(all) > 0 {
+			var lines []string
+			bytes := 0
+			for _, s := range all {
+				online := 0
+				if s.Online {
+					online = 1
+				}
+				l := fmt.Sprintf("%s-%d-%d-%d-%d-%d", s.UID, s.Device, online, s.Conn<<loopBits|uint64(s.Loop), s.Flag, s.Total)
+				if bytes += textSize(l) + 1; bytes > statusBytes && len(lines) > 0 {
+					break
+				}
+				lines = append(lines, l)
+			}
+			if h.post(ctx, EventStatus, lines) != nil {
+				return false
+			}
+			h.toldOf(all[:len(lines)])
+			all = all[len(lines):]
+		}
+		if page < statusLines {
+			return true
+		}
 	}
-	if len(lines) > 0 && h.post(ctx, EventStatus, lines) != nil {
-		return false
+}
+
+// toldOf notes in the log whom the application takes for online now.
+func (h *Webhook) toldOf(all []broker.Status) {
+	type device struct {
+		uid  string
+		flag uint8
+	}
+	last := make(map[device]int, len(all))
+	for i, s := range all {
+		last[device{s.UID, s.Device}] = i
 	}
 	var records []message.Record
-	for _, s := range all {
-		if c := (message.UserChange{Op: message.OpCame, Token: message.Token{Device: s.Device}}); s.Told != (s.Flag > 0) {
-			if s.Told {
-				c.Op = message.OpWent
-			}
-			records = append(records, message.Record{Kind: message.KindUser, FromUID: []byte(s.UID), Payload: message.AppendUserChange(nil, &c)})
+	for i, s := range all {
+		if last[device{s.UID, s.Device}] != i || s.Told == (s.Flag > 0) {
+			continue
 		}
-	}
-	if len(records) > 0 {
-		if err := h.propose(records); err != nil { // after a crash nobody knows whom the application takes for online
-			h.o.Logger.Debug("whom the application takes for online is not in the log", "err", err)
+		c := message.UserChange{Op: message.OpCame, Token: message.Token{Device: s.Device}}
+		if s.Told {
+			c.Op = message.OpWent
 		}
+		records = append(records, message.Record{Kind: message.KindUser, FromUID: []byte(s.UID), Payload: message.AppendUserChange(nil, &c)})
 	}
-	return true
+	if len(records) == 0 {
+		return
+	}
+	if err := h.propose(records); err != nil { // after a crash nobody knows whom the application takes for online
+		h.o.Logger.Debug("whom the application takes for online is not in the log", "err", err)
+	}
 }
 
 // post makes a request again and again until it is answered with 2xx. It fails when

@@ -72,13 +72,25 @@ func (m *membership) line(ch *channel) (t Talk, ok bool) {
 	return t, ch.last > t.Deleted && (ch.last > m.joined || !message.Named(ch.Type)) && !m.guest && message.Listed(ch.Type) && !message.Reserved([]byte(ch.ID))
 }
 
-// Connections returns where users are online. Any goroutine; see Talks.
+// Connections returns where users are online: of each user and device flag one
+// connection, however often a user is named. Any goroutine; see Talks.
 func (b *Broker) Connections(ctx context.Context, uids []string) ([]Online, error) {
 	var all []Online
 	err := b.ask(ctx, func() {
+		seen := make(map[*user]struct{})
 		for _, uid := range uids {
-			if u := b.users[uid]; u != nil {
-				for _, c := range u.online {
+			u := b.users[uid]
+			if u == nil {
+				continue
+			}
+			if _, ok := seen[u]; ok {
+				continue
+			}
+			seen[u] = struct{}{}
+			var flags [256]bool
+			for _, c := range u.online {
+				if !flags[c.device] {
+					flags[c.device] = true
 					all = append(all, Online{UID: uid, Conn: c.conn, Loop: c.loop, Device: c.device, Master: c.master})
 				}
 			}

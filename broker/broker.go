@@ -129,7 +129,7 @@ func New(o Options, s Store) *Broker {
 		accounts: make(map[string]*message.Account),
 		renewed:  make(map[string]struct{}),
 		dedup:    newWindow(o.DedupWindow),
-		hooks:    hooks{ready: make(chan struct{}, 1), statuses: make(map[statusKey]Status)},
+		hooks:    hooks{ready: make(chan struct{}, 1)},
 		devices:  newSecret(),
 	}
 }

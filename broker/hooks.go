@@ -14,13 +14,9 @@ type hooks struct {
 	on       bool // follows from the log: told begins where it was switched on
 	waiting  []*channel
 	ready    chan struct{} // there may be something
-	statuses map[statusKey]Status
-	missed   bool // there were too many statuses
-}
-
-type statusKey struct {
-	uid    string
-	device uint8
+	statuses []Status      // who came and went, in this order
+	listing  []Status      // goes before statuses
+	missed   bool          // there were too many statuses: a listing of all who are online comes next
 }
 
 // maxStatuses is how many changes of who is online wait for the application.
@@ -100,10 +96,9 @@ func (b *Broker) status(u *user, a *Attach, online bool) {
 		return
 	}
 	if len(b.hooks.statuses) >= maxStatuses {
-		clear(b.hooks.statuses)
-		b.hooks.missed = true
+		b.hooks.statuses, b.hooks.missed = nil, true
 	}
-	b.hooks.statuses[statusKey{a.UID, a.Device}] = u.status(connection{conn: a.Conn, loop: a.Loop, device: a.Device}, online)
+	b.hooks.statuses = append(b.hooks.statuses, u.status(connection{conn: a.Conn, loop: a.Loop, device: a.Device}, online))
 	b.hooksReady()
 }
 
@@ -128,8 +123,7 @@ func (b *Broker) AskHooks(ctx context.Context, on bool) (was bool, err error) {
 		b.o.Hooks = on
 		b.hooks.waiting = nil
 		if !on {
-			clear(b.hooks.statuses)
-			b.hooks.missed = false
+			b.hooks.statuses, b.hooks.listing, b.hooks.missed = nil, nil, false
 		}
 		for _, ch := range b.channels {
 			if ch.waiting = false; message.EventsChannel([]byte(ch.ID)) == nil {
@@ -225,9 +219,8 @@ func (b *Broker) Lapse(ctx context.Context) error {
 				u = &user{uid: uid}
 			}
 			for _, device := range a.Told {
-				key := statusKey{uid, device}
-				if s := u.status(connection{device: device}, false); s.Flag == 0 && len(b.hooks.statuses) < maxStatuses {
-					b.hooks.statuses[key] = s
+				if s := u.status(connection{device: device}, false); s.Flag == 0 {
+					b.hooks.listing = append(b.hooks.listing, s)
 				}
 			}
 		}
@@ -235,24 +228,30 @@ func (b *Broker) Lapse(ctx context.Context) error {
 	})
 }
 
-// Statuses returns who came and went since it was asked for last: the newest of
-// each user and device flag; after too many, all who are online. Any goroutine;
-// see Talks.
-func (b *Broker) Statuses(ctx context.Context) ([]Status, error) {
+// Statuses returns who came and went, at most limit changes in their order, and
+// takes them off; after too many, all who are online first. Any goroutine; see
+// Talks.
+func (b *Broker) Statuses(ctx context.Context, limit int) ([]Status, error) {
 	var all []Status
 	err := b.ask(ctx, func() {
-		if b.hooks.missed {
-			b.hooks.missed = false
+		h := &b.hooks
+		if h.missed && len(h.listing) == 0 {
+			h.missed = false
 			for _, u := range b.users {
-				for _, c := range u.online {
-					all = append(all, u.status(c, true))
+				for i, c := range u.online {
+					if !slices.ContainsFunc(u.online[:i], func(o connection) bool { return o.device == c.device }) {
+						h.listing = append(h.listing, u.status(c, true))
+					}
 				}
 			}
 		}
-		for _, s := range b.hooks.statuses {
-			all = append(all, s)
+		for _, from := range []*[]Status{&h.listing, &h.statuses} {
+			n := min(limit-len(all), len(*from))
+			all = append(all, (*from)[:n]...)
+			if *from = (*from)[n:]; len(*from) == 0 {
+				*from = nil
+			}
 		}
-		clear(b.hooks.statuses)
 		for i := range all {
 			if a := b.accounts[all[i].UID]; a != nil {
 				all[i].Told = slices.Contains(a.Told, all[i].Device)

@@ -61,7 +61,7 @@ func TestWorkIsOfferedToTheNextWhoAsks(t *testing.T) {
 	if err := b.Attach(Attach{UID: "bob", Conn: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := b.Statuses(ctx); err != nil || len(all) != 0 {
+	if all, err := b.Statuses(ctx, 10); err != nil || len(all) != 0 {
 		t.Errorf("nobody asks, and there are %v, %v", all, err)
 	}
 	ask(true, true)
