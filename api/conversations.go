@@ -160,6 +160,7 @@ func (rd *reader) line(t *broker.Talk, l *listing, have map[string]uint64) talk 
 		return line
 	}
 	seen := have[p.ID+":"+strconv.Itoa(p.Type)]
+	rd.each = textSize(p.ID)
 	found := past{First: max(first, t.Deleted+1, seen+1), Last: last}
 	if l.Count > 0 && found.First <= last && rd.room > 0 {
 		rd.readDown(ch, &question{limit: l.Count, down: true}, &found)
@@ -254,6 +255,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 			fail(w, http.StatusBadRequest, fmt.Errorf("cannot read messages: %w", err))
 			return
 		}
+		rd.each = textSize(p.ID)
 		found := past{Messages: []entry{}}
 		kept, first, last := p.find(s.archive)
 		one := part{ID: p.ID, Type: p.Type}

@@ -98,12 +98,11 @@ func (e *event) record(maxPayload int) (r message.Record, err error) {
 	if err := checkChannel(uint8(e.Type), e.ID); err != nil {
 		return r, err
 	}
-	for name, text := range map[string]string{"client_msg_no": e.ClientMsgNo, "event_type": e.EventType} {
-		if text == "" || len(text) > maxName {
-			return r, fmt.Errorf("%s has %d bytes, 1 to %d are possible", name, len(text), maxName)
-		}
-	}
 	switch {
+	case e.ClientMsgNo == "" || len(e.ClientMsgNo) > message.MaxClientMsgNo:
+		return r, fmt.Errorf("client_msg_no has %d bytes, 1 to %d are possible", len(e.ClientMsgNo), message.MaxClientMsgNo)
+	case e.EventType == "" || len(e.EventType) > maxName:
+		return r, fmt.Errorf("event_type has %d bytes, 1 to %d are possible", len(e.EventType), maxName)
 	case len(e.EventID) > maxName || len(e.EventKey) > maxName || len(e.Visibility) > maxName:
 		return r, fmt.Errorf("event_id has %d bytes, event_key %d, visibility %d, the limit is %d", len(e.EventID), len(e.EventKey), len(e.Visibility), maxName)
 	case len(e.Payload) > maxPayload:
@@ -279,8 +278,8 @@ func (s *Server) eventSync(w http.ResponseWriter, r *http.Request) {
 		err = c.check(true)
 	}
 	c.No, c.Key = strings.TrimSpace(c.No), strings.TrimSpace(c.Key)
-	if err == nil && (c.No == "" || len(c.No) > maxName) {
-		err = fmt.Errorf("client_msg_no has %d bytes, 1 to %d are possible", len(c.No), maxName)
+	if err == nil && (c.No == "" || len(c.No) > message.MaxClientMsgNo) {
+		err = fmt.Errorf("client_msg_no has %d bytes, 1 to %d are possible", len(c.No), message.MaxClientMsgNo)
 	}
 	if err == nil && c.Limit < 0 {
 		err = fmt.Errorf("limit is %d, it must not be negative", c.Limit)

@@ -226,6 +226,7 @@ type reader struct {
 	err error
 
 	looks         int // messages that it may still read
+	each          int // bytes of a message of the answer beside what is in its entry
 	room          int // bytes that the answer may still have, of messages
 	events, bytes int // that it may still read of events
 }
@@ -265,8 +266,8 @@ func (rd *reader) page(ch *message.Channel, from uint64, limit int) *message.Pag
 }
 
 // take appends the messages of a page up to sequence to. It returns how many of
-// the page those are, and their bytes.
-func (p *past) take(page *message.Page, to uint64) (n, bytes int) {
+// the page those are.
+func (p *past) take(page *message.Page, to uint64) (n int) {
 	var r message.Record
 	for i, seq := range page.Seqs {
 		if seq > to {
@@ -276,11 +277,17 @@ func (p *past) take(page *message.Page, to uint64) (n, bytes int) {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
 		n++
-		e := entryOf(&r, seq)
-		p.Messages = append(p.Messages, e)
-		bytes += e.written()
+		p.Messages = append(p.Messages, entryOf(&r, seq))
 	}
-	return n, bytes
+	return n
+}
+
+// size is how many bytes of the answer messages take.
+func (rd *reader) size(entries []entry) (bytes int) {
+	for i := range entries {
+		bytes += rd.each + entries[i].written()
+	}
+	return bytes
 }
 
 // entryOf copies a message out of its page.
@@ -292,18 +299,19 @@ func entryOf(r *message.Record, seq uint64) entry {
 	}
 }
 
-// cut leaves out the last messages of an answer above the room that there is, but
-// never the first. It returns their bytes, and the first that was left out, or 0.
-func (p *past) cut(room int) (bytes int, out uint64) {
+// cut takes the room of messages, leaves out the last of them for which there is
+// none, but never the first, and returns the first that was left out, or 0.
+func (rd *reader) cut(p *past) (out uint64) {
 	for i := range p.Messages {
-		n := p.Messages[i].written()
-		if bytes += n; i > 0 && bytes > room {
+		n := rd.size(p.Messages[i : i+1])
+		if i > 0 && n > rd.room {
 			out = p.Messages[i].Seq
 			p.Messages = p.Messages[:i]
-			return bytes - n, out
+			return out
 		}
+		rd.room -= n
 	}
-	return bytes, 0
+	return 0
 }
 
 // readUp reads from q.from on.
@@ -314,8 +322,9 @@ func (rd *reader) readUp(ch *message.Channel, q *question, answer *past) {
 		if page == nil {
 			return
 		}
-		_, n := answer.take(page, answer.Last)
-		bytes += n
+		before := len(answer.Messages)
+		answer.take(page, answer.Last)
+		bytes += rd.size(answer.Messages[before:])
 		answer.Lost += page.Lost
 		page.Batch.Release()
 		if page.Next == next { // dropped meanwhile
@@ -323,8 +332,7 @@ func (rd *reader) readUp(ch *message.Channel, q *question, answer *past) {
 		}
 		next = page.Next
 	}
-	bytes, out := answer.cut(rd.room)
-	if rd.room -= bytes; out > 0 {
+	if out := rd.cut(answer); out > 0 {
 		next = out
 	}
 	if next <= answer.Last {
@@ -352,8 +360,7 @@ func (rd *reader) readDown(ch *message.Channel, q *question, answer *past) {
 			if page == nil {
 				return
 			}
-			taken, n := step.take(page, to)
-			bytes += n
+			taken := step.take(page, to)
 			if page.First <= next { // else retention was faster
 				step.Lost += int(min(page.Next, to+1)-next) - taken
 			}
@@ -363,13 +370,13 @@ func (rd *reader) readDown(ch *message.Channel, q *question, answer *past) {
 			}
 			next = page.Next
 		}
+		bytes += rd.size(step.Messages)
 		slices.Reverse(step.Messages)
 		down.Messages = append(down.Messages, step.Messages...)
 		down.Lost += step.Lost
 		to = from - 1
 	}
-	bytes, out := down.cut(rd.room)
-	if rd.room -= bytes; out > 0 {
+	if out := rd.cut(&down); out > 0 {
 		to = out
 	}
 	slices.Reverse(down.Messages)
@@ -449,9 +456,8 @@ func (rd *reader) scan(ch *message.Channel, want *wanted, in *past) {
 			}
 			for i := len(page.Seqs) - 1; i >= 0; i-- {
 				if seq := page.Seqs[i]; seq <= to && page.Batch.Record(i, &rec) == nil && want.take(&rec) {
-					found := entryOf(&rec, seq)
-					in.Messages = append(in.Messages, found)
-					rd.room -= found.written()
+					in.Messages = append(in.Messages, entryOf(&rec, seq))
+					rd.room -= rd.size(in.Messages[len(in.Messages)-1:])
 				}
 			}
 			page.Batch.Release()

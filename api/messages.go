@@ -109,8 +109,8 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 		return r, errors.New("payload is empty")
 	case len(m.Payload) > most:
 		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(m.Payload), most)
-	case len(m.ClientMsgNo) > maxName:
-		return r, fmt.Errorf("client_msg_no has %d bytes, the limit is %d", len(m.ClientMsgNo), maxName)
+	case len(m.ClientMsgNo) > message.MaxClientMsgNo:
+		return r, fmt.Errorf("client_msg_no has %d bytes, the limit is %d", len(m.ClientMsgNo), message.MaxClientMsgNo)
 	}
 	setting := uint8(0)
 	switch m.Stream {
@@ -485,6 +485,7 @@ func (s *Server) messageSync(w http.ResponseWriter, r *http.Request) {
 	}
 	ch, first, last := c.find(s.archive)
 	rd := s.reader(r.Context())
+	rd.each = textSize(c.ID)
 	found := past{First: first, Last: last}
 	q := question{from: c.Start, limit: c.Limit, down: c.Mode == 0 || c.Start == 0 && c.End == 0}
 	switch {
@@ -535,7 +536,7 @@ func (s *Server) messages(w http.ResponseWriter, r *http.Request) {
 	}
 	ch, first, last := c.find(s.archive)
 	rd := s.reader(r.Context())
-	rd.room *= 4
+	rd.room, rd.each = 4*historyBytes, textSize(c.ID)
 	found := past{First: first, Last: last}
 	more := 0 // 1: not all of those asked for were looked for
 	if ch != nil {

@@ -303,6 +303,7 @@ func TestJSONBadRequests(t *testing.T) {
 				`{"jsonrpc":"2.0","id":"1","result":{"subNo":"s","channelId":"d","channelType":7,"action":1,"reasonCode":23}}`},
 			// Refused as in binary: an answer with its reason.
 			{`{"method":"send","id":"1","params":{"payload":"eA=="}}`, `{"jsonrpc":"2.0","id":"1","result":{"messageId":"0","messageSeq":0,"reasonCode":23}}`},
+			{`{"method":"send","id":"1","params":{"channelId":"bob","channelType":1,"payload":"eA==","clientMsgNo":"` + strings.Repeat("n", 257) + `"}}`, `{"jsonrpc":"2.0","id":"1","result":{"messageId":"0","messageSeq":0,"reasonCode":11}}`},
 			{`{"method":"send","id":"1","params":{"channelId":"a@b","channelType":1}}`, `{"jsonrpc":"2.0","id":"1","result":{"messageId":"0","messageSeq":0,"reasonCode":16}}`},
 			{`{"method":"send","id":"1","params":{"channelId":"none","channelType":2}}`, `{"jsonrpc":"2.0","id":"1","result":{"messageId":"0","messageSeq":0,"reasonCode":3}}`},
 			// Nobody asked: nothing is said, but to the ping.

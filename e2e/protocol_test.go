@@ -438,6 +438,14 @@ func TestRefusedSends(t *testing.T) {
 	refuse("no group", reasonChannelID, send{kind: group})
 	refuse("unknown group", reasonNotSubscriber, send{kind: group, channel: "nobody knows"})
 	refuse("not a member", reasonNotSubscriber, send{kind: group, channel: "club"})
+	refuse(strings.Repeat("n", 257), reasonNotAllowed, send{kind: person, channel: "bob"})
+	if a := alice.send(t, send{kind: person, channel: "carol", no: strings.Repeat("n", 256)}, "x"); a.reason != reasonSuccess {
+		t.Errorf("a client_msg_no of 256 bytes: SENDACK %+v", a)
+	}
+	long := map[string]any{"from_uid": "alice", "channel_id": "bob", "channel_type": 1, "payload": "eA==", "client_msg_no": strings.Repeat("n", 257)}
+	if code, text, err := b.call("POST", "/message/send", long); err != nil || code != 400 || !strings.Contains(text, "client_msg_no has 257 bytes, the limit is 256") {
+		t.Errorf("a client_msg_no of 257 bytes over HTTP: %d %s %v", code, text, err)
+	}
 	for _, kind := range []byte{0, 13, 99} {
 		if a := alice.send(t, send{kind: kind, channel: "club", no: "kind"}, "x"); a.reason == reasonSuccess {
 			t.Errorf("channel type %d: accepted", kind)

@@ -51,6 +51,7 @@ const (
 	reasonNotSubscriber = 3
 	reasonBlacklist     = 4
 	reasonDecode        = 9
+	reasonNotAllowed    = 11
 	reasonKick          = 12
 	reasonSystem        = 15
 	reasonChannelID     = 16

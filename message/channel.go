@@ -50,6 +50,11 @@ func SelfMade(t uint8) bool { return Named(t) || Public(t) }
 // visitor.
 func Named(t uint8) bool { return Pair(t) || t == ChannelVisitors }
 
+// MaxClientMsgNo is how many bytes a client_msg_no may have, whichever way its
+// message comes in: SDKs send 32 to 36, and it is written with every message of an
+// answer.
+const MaxClientMsgNo = 256
+
 // CheckChannelID says what is wrong with an id as clients and applications write
 // it: that of a person is their uid.
 func CheckChannelID(t uint8, id []byte) error {

@@ -169,7 +169,7 @@ func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 		return wukong.Reason(reason)
 	}
 	switch {
-	case len(s.StreamNo)+len(s.Topic) > maxTopic, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
+	case len(s.ClientMsgNo) > message.MaxClientMsgNo, len(s.StreamNo)+len(s.Topic) > maxTopic, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
 		return wukong.ReasonNotAllowSend
 	case p.keys != nil && !g.cipher(p).CheckSendKey(s):
 		return wukong.ReasonPayloadDecodeError
