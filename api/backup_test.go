@@ -110,14 +110,14 @@ func TestBackupThatTakesTooLong(t *testing.T) {
 	}
 }
 
-// waiting is a response whose reader takes each piece in half a window.
-type waiting struct {
+// lingering is a response whose reader takes each piece in half a window.
+type lingering struct {
 	http.ResponseWriter
 	p *patient
 }
 
-func (w *waiting) SetWriteDeadline(time.Time) error { return nil }
-func (w *waiting) Write(b []byte) (int, error) {
+func (w *lingering) SetWriteDeadline(time.Time) error { return nil }
+func (w *lingering) Write(b []byte) (int, error) {
 	w.p.waited += w.p.pace.window / 2
 	return len(b), nil
 }
@@ -125,7 +125,7 @@ func (w *waiting) Write(b []byte) (int, error) {
 // Each window counts for itself: who keeps the pace gets everything, and who falls
 // behind later is found out then.
 func TestPaceOfEachWindow(t *testing.T) {
-	w := new(waiting)
+	w := new(lingering)
 	w.p = &patient{ResponseWriter: w, control: http.NewResponseController(w), pace: pace{window: time.Hour, bytes: 8, age: 24 * time.Hour}, began: time.Now()}
 	for i := range 100 {
 		if _, err := w.p.Write(make([]byte, 4)); err != nil {
