@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -292,7 +293,8 @@ func (c *client) sendack() wukong.Sendack {
 	}
 }
 
-// change proposes records as the application does, in a batch of their own.
+// change proposes records as the application does, in a batch of their own, and
+// waits until they are applied.
 func (r *rig) change(records ...message.Record) {
 	r.t.Helper()
 	b := message.NewBatch(false)
@@ -301,6 +303,10 @@ func (r *rig) change(records ...message.Record) {
 		b.Add(&records[i], message.Origin{})
 	}
 	if err := r.Propose(b); err != nil {
+		r.t.Fatal(err)
+	}
+	// Apply answers a question after it has applied what came before.
+	if _, err := r.core.Talks(context.Background(), ""); err != nil {
 		r.t.Fatal(err)
 	}
 }
