@@ -12,10 +12,12 @@ const maxFiles = 4
 
 // files keeps a few files open for reading.
 type files struct {
-	dir string
+	dir  string
+	read func(f *os.File, p []byte, off int64) (int, error) // the tests put their own here
 
 	mu     sync.Mutex // guards everything below; not held while reading
 	open   []*file
+	below  uint64 // generations below it are retired: their files may be others already
 	clock  int64
 	closed bool
 }
@@ -29,18 +31,24 @@ type file struct {
 	dropped    bool  // not in files.open any more: the last reader closes
 }
 
-// readAt fills p from offset off of a generation's file.
+// readAt fills p from offset off of a generation's file. What was read while the
+// generation was retired does not count: its file may have been used again.
 func (fs *files) readAt(p []byte, generation uint64, off int64) error {
 	f, err := fs.take(generation)
 	if err == nil {
-		_, err = f.ReadAt(p, off)
-		fs.giveBack(f)
+		_, err = fs.read(f.File, p, off)
+		if fs.giveBack(f) {
+			err = errRetired
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read %d bytes at offset %d of %s: %w", len(p), off, generationFile(fs.dir, generation), err)
 	}
 	return nil
 }
+
+// errRetired is the error of a read that was overtaken by Retire.
+var errRetired = fmt.Errorf("the generation is retired: %w", os.ErrNotExist)
 
 // ahead opens a new generation for its readers before descriptors run out.
 func (fs *files) ahead(generation uint64) {
@@ -54,6 +62,9 @@ func (fs *files) take(generation uint64) (*file, error) {
 	defer fs.mu.Unlock()
 	if fs.closed {
 		return nil, os.ErrClosed
+	}
+	if generation < fs.below {
+		return nil, errRetired
 	}
 	fs.clock++
 	for _, f := range fs.open {
@@ -79,12 +90,14 @@ func (fs *files) take(generation uint64) (*file, error) {
 	return f, nil
 }
 
-func (fs *files) giveBack(f *file) {
+// giveBack ends a use of f and reports whether its generation is retired by now.
+func (fs *files) giveBack(f *file) (retired bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f.readers--; f.dropped && f.readers == 0 {
 		f.Close()
 	}
+	return f.generation < fs.below
 }
 
 func (fs *files) dropOldest() {
@@ -107,10 +120,12 @@ func (fs *files) drop(i int) {
 	}
 }
 
-// forget closes a generation, once nobody reads it.
-func (fs *files) forget(generation uint64) {
+// retire closes a generation, once nobody reads it. From now on it and those below it
+// are not there for readers, before anything happens to its file.
+func (fs *files) retire(generation uint64) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	fs.below = max(fs.below, generation+1)
 	for i, f := range fs.open {
 		if f.generation == generation {
 			fs.drop(i)

@@ -139,7 +139,7 @@ func newLog(o Options) *Log {
 	}
 	l := &Log{
 		dir: o.Dir, roll: o.RollSize, headroom: o.Headroom, noSync: o.NoSync, behind: o.Behind, logger: o.Logger,
-		files: files{dir: o.Dir}, lock: o.Lock, first: o.First, after: o.After,
+		files: files{dir: o.Dir, read: (*os.File).ReadAt}, lock: o.Lock, first: o.First, after: o.After,
 		read: newReading(o.ReadPatience, o.Progress), newEngine: openLibrary, syncFile: (*os.File).Sync, syncDir: diskio.SyncOpenDir, openWrite: openWrite, free: freeBytes, plain: o.Recycle,
 	}
 	if o.Recycle {
@@ -227,8 +227,8 @@ func (l *Log) ReadAt(p []byte, generation uint64, offset int64) error {
 }
 
 // Retire deletes the generations below one, and moves those that Quarantine has
-// marked there. What is in them must be stored elsewhere; who reads it just now
-// finishes, later reads fail with fs.ErrNotExist. While somebody holds the log it is
+// marked there. What is in them must be stored elsewhere; from now on reads of it fail
+// with fs.ErrNotExist, those that have begun included. While somebody holds the log it is
 // put off. Any goroutine may call it.
 func (l *Log) Retire(below uint64) error {
 	l.retiring.Lock()
@@ -252,9 +252,9 @@ func (l *Log) retire(below uint64) error {
 		if number >= below {
 			break
 		}
+		l.files.retire(number)
 		damaged, err := l.isDamaged(number)
 		if err == nil && damaged {
-			l.files.forget(number)
 			err = l.setAside(number)
 		}
 		if err != nil {
@@ -276,7 +276,6 @@ func (l *Log) retire(below uint64) error {
 
 // remove deletes a generation, or makes its file a spare one.
 func (l *Log) remove(number uint64) error {
-	l.files.forget(number)
 	if l.plain {
 		if _, err := l.keepSpare(generationFile(l.dir, number)); err != nil {
 			return fmt.Errorf("cannot keep the file of generation %d of the log: %w", number, err)

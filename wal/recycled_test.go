@@ -1,7 +1,9 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gatepost/diskio"
 	"gatepost/message"
 )
 
@@ -363,4 +366,92 @@ func TestOldRecycledFormat(t *testing.T) {
 	defer closeLog(t, l)
 	same(t, r.groups, []string{"the first", "two in one", "the second generation"})
 	same(t, len(r.report.Gaps), 0)
+}
+
+// reuse makes the retired file with the inode that of the next generation and writes
+// others into it.
+func reuse(t *testing.T, l *Log, inode uint64) {
+	t.Helper()
+	l.background.Wait()
+	found := false
+	for i := range maxSpares {
+		info, err := os.Stat(sparePath(l.dir, i))
+		if err != nil {
+			continue
+		}
+		if found = info.Sys().(*syscall.Stat_t).Ino == inode; found {
+			err = os.Rename(sparePath(l.dir, i), sparePath(l.dir, 0))
+		} else {
+			err = os.Remove(sparePath(l.dir, i))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found {
+			break
+		}
+	}
+	if err := l.begin(); err != nil || !found {
+		t.Fatalf("the retired file is no spare one: %t (%v)", found, err)
+	}
+	for l.at.end < 1500 {
+		add(t, l, strings.Repeat("other ", 40))
+	}
+}
+
+// A file that is used again never gives its new bytes for the old ones: neither to a
+// reader that had it open before it was retired, nor to one that opens it while it is.
+func TestReaderOfAFileThatIsUsedAgainLearnsThatItIsGone(t *testing.T) {
+	for _, when := range []string{"open before", "opened meanwhile"} {
+		t.Run(when, func(t *testing.T) {
+			dir := t.TempDir()
+			l, _ := again(t, dir)
+			defer closeLog(t, l)
+			for range 20 {
+				add(t, l, strings.Repeat("mine ", 40))
+			}
+			l.background.Wait()
+			const generation = 2 // of its full size
+			info, err := os.Stat(generationFile(dir, generation))
+			if err != nil {
+				t.Fatal(err)
+			}
+			inode := info.Sys().(*syscall.Stat_t).Ino
+			p := make([]byte, 100)
+			if when == "open before" {
+				read := l.files.read
+				l.files.read = func(f *os.File, p []byte, off int64) (int, error) {
+					l.files.read = read
+					if err := l.Retire(l.at.generation); err != nil {
+						t.Fatal(err)
+					}
+					reuse(t, l, inode)
+					return read(f, p, off)
+				}
+				err = l.ReadAt(p, generation, 500)
+			} else {
+				free := l.free
+				l.free = func(d *os.File) (int64, bool) {
+					if path := generationFile(dir, generation); exists(path) {
+						l.ReadAt(p, generation, 500) // what it says now is true
+					}
+					return free(d)
+				}
+				if err := l.Retire(l.at.generation); err != nil {
+					t.Fatal(err)
+				}
+				l.free = free
+				reuse(t, l, inode)
+				err = l.ReadAt(p, generation, 500)
+			}
+			if !errors.Is(err, fs.ErrNotExist) || diskio.Classify(err) != diskio.Gone {
+				t.Errorf("the reader gets %q, %v; want that the generation is gone", p, err)
+			}
+		})
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
