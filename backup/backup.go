@@ -2,19 +2,20 @@ package backup
 
 import (
 	"archive/tar"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"gatepost/diskio"
 	"gatepost/store"
 	"gatepost/wal"
 )
@@ -23,8 +24,10 @@ const (
 	version      = 1
 	metaName     = "metadata"
 	manifestName = "MANIFEST"
-	// maxInline bounds what is read into memory of an archive.
-	maxInline = 1 << 30
+	// maxFiles bounds what a Restore keeps in memory: 6 TB of block files, and 20 MiB
+	// of a manifest.
+	maxFiles    = 100_000
+	maxManifest = maxFiles * 256
 )
 
 // manifest is the last file of an archive.
@@ -54,23 +57,30 @@ func Write(w io.Writer, s *store.Store, l *wal.Log) error {
 	defer image.Close()
 	m := manifest{Version: version, Taken: time.Now().UTC(), Checkpoint: image.Checkpoint, Index: image.Index}
 	archive := tar.NewWriter(w)
-	add := func(name string, size int64, from io.Reader) error {
-		if err := archive.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: m.Taken, Format: tar.FormatPAX}); err != nil {
-			return fmt.Errorf("cannot write %s of a backup: %w", name, err)
+	put := func(name string, size int64, write func(io.Writer) error) error {
+		if len(m.Files) == maxFiles {
+			return fmt.Errorf("cannot take a backup: there are more than %d files, as many as restore takes", maxFiles)
 		}
 		sum := sha256.New()
-		if _, err := io.CopyN(io.MultiWriter(archive, sum), from, size); err != nil {
+		err := archive.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: m.Taken, Format: tar.FormatPAX})
+		if err == nil {
+			err = write(io.MultiWriter(archive, sum))
+		}
+		if err != nil {
 			return fmt.Errorf("cannot write %s of a backup: %w", name, err)
 		}
 		m.Files = append(m.Files, file{name, size, hex.EncodeToString(sum.Sum(nil))})
 		return nil
+	}
+	add := func(name string, size int64, from io.Reader) error {
+		return put(name, size, func(w io.Writer) error { _, err := io.CopyN(w, from, size); return err })
 	}
 	for _, f := range image.Files {
 		if err := add("blocks/"+f.Name, f.Size, f.File); err != nil {
 			return err
 		}
 	}
-	if err := add(metaName, int64(len(image.Meta)), bytes.NewReader(image.Meta)); err != nil {
+	if err := put(metaName, image.MetaSize, image.WriteMeta); err != nil {
 		return err
 	}
 	// The log last: what is acknowledged meanwhile is in it.
@@ -87,7 +97,7 @@ func Write(w io.Writer, s *store.Store, l *wal.Log) error {
 	if err != nil {
 		return fmt.Errorf("cannot write the manifest of a backup: %w", err)
 	}
-	if err := add(manifestName, int64(len(text)), bytes.NewReader(text)); err != nil {
+	if err := put(manifestName, int64(len(text)), func(w io.Writer) error { _, err := w.Write(text); return err }); err != nil {
 		return err
 	}
 	if err := archive.Close(); err != nil {
@@ -126,6 +136,9 @@ func Restore(from io.Reader, dir string, check func(dir string) error) error {
 	}
 	err := extract(from, building)
 	if err == nil {
+		err = syncTree(building)
+	}
+	if err == nil {
 		err = check(building)
 	}
 	if err == nil {
@@ -156,6 +169,16 @@ func isMount(dir string) (bool, error) {
 	return at.Dev != above.Dev, nil
 }
 
+// syncTree makes the names in dir and in all directories below it durable.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return diskio.SyncDir(path)
+	})
+}
+
 // move gives the new directory its name, durable.
 func move(building, dir string) error {
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) { // an empty one
@@ -164,12 +187,7 @@ func move(building, dir string) error {
 	if err := os.Rename(building, dir); err != nil {
 		return err
 	}
-	above, err := os.Open(filepath.Dir(filepath.Clean(dir)))
-	if err != nil {
-		return err
-	}
-	defer above.Close()
-	return above.Sync()
+	return diskio.SyncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
 // extract writes the files of an archive into dir and checks them.
@@ -179,7 +197,7 @@ func extract(from io.Reader, dir string) error {
 	}
 	archive := tar.NewReader(from)
 	var have []file
-	var meta []byte
+	meta := filepath.Join(dir, metaName)
 	for {
 		h, err := archive.Next()
 		if err == io.EOF {
@@ -191,13 +209,16 @@ func extract(from io.Reader, dir string) error {
 		if h.Name == manifestName {
 			break
 		}
+		if len(have) == maxFiles {
+			return fmt.Errorf("the backup has more than %d files, which no backup has", maxFiles)
+		}
 		sum := sha256.New()
 		in := io.TeeReader(archive, sum)
 		switch {
 		case h.Typeflag != tar.TypeReg:
 			err = errors.New("it is no plain file")
-		case h.Name == metaName && h.Size <= maxInline:
-			meta, err = io.ReadAll(in)
+		case h.Name == metaName:
+			err = write(meta, in)
 		case ours(h.Name):
 			err = write(filepath.Join(dir, filepath.FromSlash(h.Name)), in)
 		default:
@@ -212,7 +233,7 @@ func extract(from io.Reader, dir string) error {
 		have = append(have, file{h.Name, h.Size, hex.EncodeToString(sum.Sum(nil))})
 	}
 	var m manifest
-	if err := json.NewDecoder(io.LimitReader(archive, maxInline)).Decode(&m); err != nil {
+	if err := json.NewDecoder(io.LimitReader(archive, maxManifest)).Decode(&m); err != nil {
 		return fmt.Errorf("the MANIFEST cannot be read: %w", err)
 	}
 	if m.Version != version {
@@ -227,7 +248,23 @@ func extract(from io.Reader, dir string) error {
 				i+1, have[i].Name, have[i].Bytes, have[i].SHA256, f.Name, f.Bytes, f.SHA256)
 		}
 	}
-	return store.RestoreImage(dir, meta)
+	return restoreMeta(dir, meta)
+}
+
+// restoreMeta makes the metadata in dir from the file called name, which goes.
+func restoreMeta(dir, name string) error {
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return errors.New("the backup has no metadata")
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := store.RestoreImage(dir, f); err != nil {
+		return err
+	}
+	return os.Remove(name)
 }
 
 // ours reports whether a name is one that Write gives: nothing may be written

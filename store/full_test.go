@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -517,19 +518,23 @@ func fullRestore(t *testing.T, d *tinyDisk, seen *sites) {
 		t.Fatal(err)
 	}
 	defer image.Close()
+	var text bytes.Buffer
+	if err := image.WriteMeta(&text); err != nil || int64(text.Len()) != image.MetaSize {
+		t.Fatalf("%d bytes of metadata, want %d: %v", text.Len(), image.MetaSize, err)
+	}
 	end()
 	tight(t, d, func(limit func()) error {
 		c := w.onto(t, seen.dir)
 		c.remove("meta")
 		limit()
-		full := RestoreImage(c.dir, image.Meta)
+		full := RestoreImage(c.dir, bytes.NewReader(text.Bytes()))
 		if full != nil {
 			seen.note("restore", full)
 			d.leave(plenty, plenty)
 			if err := os.RemoveAll(filepath.Join(c.dir, "meta")); err != nil { // as backup does
 				t.Fatal(err)
 			}
-			if err := RestoreImage(c.dir, image.Meta); err != nil {
+			if err := RestoreImage(c.dir, bytes.NewReader(text.Bytes())); err != nil {
 				t.Fatal(err)
 			}
 		}
