@@ -30,7 +30,7 @@ func events() []event {
 		{"disk-again", "d658daa58c484ad28113cafd4388e60e", "messages are taken again", "That is over."},
 		{"log-failed", "7ad477642a274a5ab86fa1afdb472700", "log has failed", "A write or sync of the log failed: the process ends and is started again."},
 		{"checkpoint-failed", "bd5a213590214980b7e1f6bc6bc1a553", "checkpoint failed", "Messages cannot be moved from the log to the store; it is tried again."},
-		{"hang", "bc84956290a042aa82ce7068350ba603", "something hangs", "A loop, the log or apply stands still: the watchdog is not told and will end the process. WHAT says which."},
+		{"hang", "bc84956290a042aa82ce7068350ba603", "something hangs", "A loop, the log, apply or the fetch reader stands still: the watchdog is not told and will end the process. WHAT says which."},
 		{"reloaded", "c9b9edb391c441cdae55cbd1f30dda03", "configuration read again", "CHANGED names the keys with a new value, RESTART those that need one."},
 		{"reload-failed", "f57a8c3da9004757a5878678de3ab015", "configuration not read again", "The new configuration is wrong, nothing has changed. ERR says why."},
 		{"no-accept", "26fa2ab47d904e0f92f45fd97a4d1ad1", "cannot accept connections", "Too many open files, or no memory for another client."},

@@ -9,8 +9,8 @@ import (
 )
 
 // hang is what stands still in tests of the watchdog, from GATEPOST_TEST_HANG:
-// "loop" the loop of the first login, "apply" the core with its first answer, both
-// for good; "disk" each write of the log, for as long as a bad card may. In a real
+// "loop" the loop of the first login, "apply" the core with its first answer,
+// "fetch" the fetch reader with its first page, all for good; "disk" each write of the log, for as long as a bad card may. In a real
 // box it is "".
 type hang string
 
@@ -31,9 +31,9 @@ func (s stuckLoop) OnRound(now time.Time) time.Duration {
 	return s.Gate.OnRound(now)
 }
 
-// apply returns all, or what hangs in their place.
-func (h hang) apply(all []broker.Outbox) []broker.Outbox {
-	if h != "apply" {
+// outboxes returns all, or what hangs in their place for a part that posts to them.
+func (h hang) outboxes(part hang, all []broker.Outbox) []broker.Outbox {
+	if h != part {
 		return all
 	}
 	stuck := make([]broker.Outbox, len(all))

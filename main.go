@@ -483,8 +483,8 @@ func (b *box) run(ctx context.Context, cfg *config.Config, manager systemd.Manag
 	stuck := hang(os.Getenv("GATEPOST_TEST_HANG"))
 	var apply, reader, loops, rest, checkpoints sync.WaitGroup
 	part(&checkpoints, b.store.Run)
-	part(&apply, func() error { return b.core.Run(stuck.apply(b.outboxes)) })
-	part(&reader, func() error { b.reader.Run(b.outboxes); return nil })
+	part(&apply, func() error { return b.core.Run(stuck.outboxes("apply", b.outboxes)) })
+	part(&reader, func() error { b.reader.Run(stuck.outboxes("fetch", b.outboxes)); return nil })
 	part(&rest, b.committer.Run)
 	for i, loop := range b.server.Loops() {
 		part(&loops, func() error {

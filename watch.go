@@ -77,16 +77,17 @@ func pulseSign(name string, p *queue.Pulse) sign {
 	}}
 }
 
-// signs are those of every loop, the log and apply.
+// signs are those of every loop, the log, apply and the fetch reader, without which
+// nothing is pushed again and nobody is caught up.
 func (b *box) signs() (all []sign) {
 	for _, l := range b.server.Loops() {
 		all = append(all, loopSign(l))
 	}
-	return append(all, pulseSign("the log", b.committer.Pulse()), pulseSign("apply", b.core.Pulse()))
+	return append(all, pulseSign("the log", b.committer.Pulse()), pulseSign("apply", b.core.Pulse()), pulseSign("the fetch reader", b.reader.Pulse()))
 }
 
-// watch tells the service manager that the process lives, as long as every
-// loop, the log and apply move.
+// watch tells the service manager that the process lives, as long as all
+// signs are well.
 func (b *box) watch(ctx context.Context, manager systemd.Manager) {
 	ticker := time.NewTicker(manager.Interval() / 3)
 	defer ticker.Stop()

@@ -37,6 +37,7 @@ type Reader struct {
 	done  chan struct{}
 	stop  sync.Once
 
+	pulse  queue.Pulse
 	saidAt time.Time // when it was last said that the disk does not answer; of Run's goroutine
 }
 
@@ -68,6 +69,10 @@ func (r *Reader) Return(loop uint16, bytes int) {
 	}
 }
 
+// Pulse says how Run is: it rests while it waits for requests and for loops to give
+// pages back, and is with the disk while it reads one.
+func (r *Reader) Pulse() *queue.Pulse { return &r.pulse }
+
 // Close lets Run return when the requests so far are answered, whether pages
 // are returned or not.
 func (r *Reader) Close() { r.stop.Do(func() { close(r.done) }); r.inbox.Close() }
@@ -80,12 +85,16 @@ func (r *Reader) Run(out []Outbox) {
 	one := make([]Delivery, 1)
 	for {
 		var ok bool
+		r.pulse.Say(queue.Rests)
 		if work, ok = r.inbox.PopBatch(work[:0], 64, 0); !ok {
 			return
 		}
 		for _, f := range work {
+			r.pulse.Say(queue.Rests)
 			r.wait(f.Loop)
+			r.pulse.Say(queue.Disk)
 			page, err := r.store.Read(f.Channel, f.From, int(f.Limit), pageBytes)
+			r.pulse.Say(queue.Works)
 			partial := diskio.Classify(err) == diskio.Passing
 			r.complain(&f, page, err, partial)
 			r.held[f.Loop].Add(int64(page.Batch.Size()))

@@ -3,8 +3,10 @@ package broker
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"gatepost/message"
+	"gatepost/queue"
 )
 
 // heavy gives pages of the largest size.
@@ -66,4 +68,50 @@ func TestPagesAreBounded(t *testing.T) {
 	if r.Fetch(Fetch{}) == nil {
 		t.Error("a request after Close is taken")
 	}
+}
+
+// slowShelf is a store whose disk answers when the test lets it.
+type slowShelf struct {
+	Store
+	asked, answer chan struct{}
+}
+
+func (s slowShelf) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
+	s.asked <- struct{}{}
+	<-s.answer
+	return &message.Page{Batch: message.NewBatch(false)}, nil
+}
+
+// A reader that waits for requests rests, also for a watchdog; one that the disk does
+// not answer can be seen.
+func TestReaderSaysWhatItWaitsFor(t *testing.T) {
+	s := slowShelf{asked: make(chan struct{}), answer: make(chan struct{})}
+	r := NewReader(s, 1, slog.New(slog.DiscardHandler))
+	pages, ended := make(shelfOfPages, 1), make(chan struct{})
+	go func() { r.Run([]Outbox{pages}); close(ended) }()
+	says := func(want queue.Doing) (count uint64) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			count, got := r.Pulse().Look()
+			if got == want && count > 0 {
+				return count
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it says %d, want %d", got, want)
+			}
+		}
+	}
+	before := says(queue.Rests)
+	if err := r.Fetch(Fetch{}); err != nil {
+		t.Fatal(err)
+	}
+	<-s.asked
+	if says(queue.Disk) <= before {
+		t.Error("it has said nothing since")
+	}
+	s.answer <- struct{}{}
+	(<-pages).Batch.Release()
+	says(queue.Rests)
+	r.Close()
+	<-ended
 }

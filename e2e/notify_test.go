@@ -94,12 +94,13 @@ func TestNotify(t *testing.T) {
 	m.after(n, "STOPPING=1")
 }
 
-// When a loop or the core hangs, while all others turn, the watchdog is not told
+// When a loop, the core or the fetch reader hangs, while all others turn, the watchdog is not told
 // any more, and SIGABRT shows where it is.
 func TestTheWatchdogIsNotToldWhenOneHangs(t *testing.T) {
 	for part, c := range map[string]struct{ what, where string }{
 		"loop":  {`what="loop `, "main.stuckLoop.OnRound"},
 		"apply": {"what=apply", "main.stuckOutbox.Post"},
+		"fetch": {`what="the fetch reader"`, "main.stuckOutbox.Post"},
 	} {
 		t.Run(part, func(t *testing.T) {
 			m, socket := newManager(t)
@@ -107,6 +108,10 @@ func TestTheWatchdogIsNotToldWhenOneHangs(t *testing.T) {
 			n := 0
 			for range 5 {
 				n = m.after(n, "WATCHDOG=1")
+			}
+			if part == "fetch" { // bob is to be caught up
+				b.must(t, dialer{uid: "alice"}).tell(t, "bob", "0", "x")
+				b.must(t, dialer{uid: "bob"})
 			}
 			gone := make(chan struct{})
 			go func() { // it gets no answer
