@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"gatepost/diskio"
+	"gatepost/wal"
 )
 
 // disk says on what a path lies.
@@ -51,7 +52,8 @@ type marker struct {
 // check refuses a start without the disk that the marker tells of. fresh says that
 // the directory holds no data, so that the start makes new ones.
 func (m marker) check() (fresh bool, err error) {
-	fresh, err = isFresh(m.data)
+	has, err := wal.HasData(m.data)
+	fresh = err == nil && !has
 	if err != nil || m.file == "off" {
 		return fresh, err
 	}
@@ -115,18 +117,6 @@ func (m marker) make() (made bool, err error) {
 	return true, nil
 }
 
-// isFresh reports whether nothing was ever stored in the data directory dir.
-func isFresh(dir string) (bool, error) {
-	for _, part := range []string{"log", "meta", "blocks"} {
-		if _, err := os.Stat(filepath.Join(dir, part)); err == nil {
-			return false, nil
-		} else if diskio.Classify(err) != diskio.Gone {
-			return false, fmt.Errorf("cannot look at the data directory: %w", err)
-		}
-	}
-	return true, nil
-}
-
 // mark makes the marker of a box that has started.
 func (b *box) mark() {
 	switch made, err := b.marker.make(); {
@@ -135,4 +125,13 @@ func (b *box) mark() {
 	case made:
 		b.logger.Info("data marker made", "file", b.marker.file, "data", b.marker.data)
 	}
+}
+
+// unreadable adds to an error of the disk itself what can be done about it.
+func unreadable(err error, dir string) error {
+	if !diskio.IsMedium(err) {
+		return err
+	}
+	return fmt.Errorf("%w; nothing was given up: start again when the disk can be read. If it never can, "+
+		"'gatepost repair %s --give-up-unreadable' moves what cannot be read to the quarantine", err, dir)
 }

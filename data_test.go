@@ -68,7 +68,7 @@ func TestDataThatCannotBeLookedAt(t *testing.T) {
 	if err := os.Symlink("loop", loop); err != nil { // ELOOP, which no permission of root avoids
 		t.Fatal(err)
 	}
-	if fresh, err := isFresh(loop); fresh || err == nil {
+	if fresh, err := (marker{file: "off", data: loop}).check(); fresh || err == nil {
 		t.Errorf("data: fresh %t, %v", fresh, err)
 	}
 	m := marker{file: filepath.Join(loop, "own-disk"), data: dir, disk: diskOf}

@@ -227,7 +227,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 	})
 	if err != nil {
 		lock.Close()
-		return err
+		return unreadable(err, cfg.Data)
 	}
 	b.core = broker.New(broker.Options{
 		InboxItems:      cfg.Queue.ApplyItems,

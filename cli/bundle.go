@@ -440,8 +440,8 @@ func checked(ctx context.Context, data string, down bool) ([]byte, error) {
 	if !down {
 		return nil, errors.New("the broker runs; 'gatepost check' is for one that is stopped")
 	}
-	if _, err := os.Stat(data); err != nil {
-		return nil, fmt.Errorf("cannot check the data: %w", err)
+	if err := needData(data); err != nil {
+		return nil, err
 	}
 	lock, err := wal.Lock(data)
 	if err != nil {
@@ -461,10 +461,8 @@ func checked(ctx context.Context, data string, down bool) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the check was not done in time (--timeout): %w", ctx.Err())
 	case a := <-done:
-		if a.err != nil {
-			return nil, a.err
-		}
-		return json.MarshalIndent(a.v, "", "  ")
+		text, err := json.MarshalIndent(a.v, "", "  ")
+		return text, errors.Join(a.err, err)
 	}
 }
 

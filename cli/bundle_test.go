@@ -202,7 +202,7 @@ func TestSupportBundleHasNoSecrets(t *testing.T) {
 // A bundle of a stopped broker has what check says, is bounded, and does not hide
 // a failure to write it.
 func TestSupportBundleOfAStoppedBroker(t *testing.T) {
-	dir := t.TempDir()
+	dir, data := t.TempDir(), newData(t)
 	long := filepath.Join(dir, "journalctl")
 	if err := os.WriteFile(long, []byte("#!/bin/sh\nyes 0123456789 | head -c 30000000; echo the end\n"), 0o700); err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func TestSupportBundleOfAStoppedBroker(t *testing.T) {
 	}
 	bundle := func(out string) (int, string) {
 		var said bytes.Buffer
-		code := dispatch(context.Background(), []string{"support-bundle", "--output", out, "--config", empty, "--data", dir, "--http", "127.0.0.1:1"}, Env{Stdout: io.Discard, Stderr: &said})
+		code := dispatch(context.Background(), []string{"support-bundle", "--output", out, "--config", empty, "--data", data, "--http", "127.0.0.1:1"}, Env{Stdout: io.Discard, Stderr: &said})
 		return code, said.String()
 	}
 	out := filepath.Join(dir, "b.tar.gz")

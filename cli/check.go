@@ -2,46 +2,95 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
+	"gatepost/diskio"
 	"gatepost/store"
 	"gatepost/wal"
 )
 
-// verdict is what check found.
+// verdict is what check found. All commands and the start judge by store.Check and
+// wal.Check, or what those are made of.
 type verdict struct {
-	Whole bool        `json:"whole"`
-	Store store.Audit `json:"store"`
-	Log   wal.Report  `json:"log"`
+	Verdict string      `json:"verdict"` // "whole", "damaged", or "unknown": it could not be read
+	Reason  string      `json:"reason,omitempty"`
+	Whole   bool        `json:"whole"`
+	Store   store.Audit `json:"store"`
+	Log     wal.Report  `json:"log"`
 }
 
-// examine reads a data directory.
-func examine(dir string) (v verdict, err error) {
-	if _, err := os.Stat(dir); err != nil {
-		return v, fmt.Errorf("cannot check the data directory: %w", err)
+// unreadError is an error of reading, which proves nothing: the disk may give the
+// same bytes a moment later.
+type unreadError struct{ err error }
+
+func (e *unreadError) Error() string {
+	return e.err.Error() + "; nothing is proven, neither that the data are whole nor that they are damaged: try again"
+}
+func (e *unreadError) Unwrap() error { return e.err }
+
+// unread makes an unreadError of an error of reading, and returns others as they are.
+func unread(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && diskio.Classify(err) == diskio.Passing {
+		return &unreadError{err}
 	}
+	return err
+}
+
+// needData returns why dir is no data directory, nil if it is one.
+func needData(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		return unread(fmt.Errorf("cannot look at the data directory: %w", err))
+	}
+	has, err := wal.HasData(dir)
+	if err == nil && !has {
+		err = fmt.Errorf("%s is no data directory: there is none of log, meta and blocks in it; is its disk mounted?", dir)
+	}
+	return unread(err)
+}
+
+// examine reads a data directory. An unreadError says that it could not.
+func examine(dir string) (v verdict, err error) {
+	if err = needData(dir); err == nil {
+		err = v.read(dir)
+	}
+	err = unread(err)
+	var e *unreadError
+	switch {
+	case errors.As(err, &e):
+		v.Verdict, v.Reason, v.Whole = "unknown", e.err.Error(), false
+	case v.Whole:
+		v.Verdict = "whole"
+	default:
+		v.Verdict = "damaged"
+	}
+	return v, err
+}
+
+// read fills v but for Verdict.
+func (v *verdict) read(dir string) (err error) {
 	if v.Store, err = store.Check(dir); err != nil {
-		return v, err
+		return err
 	}
 	if _, err := os.Stat(filepath.Join(dir, "log")); errors.Is(err, fs.ErrNotExist) && v.Store.Checkpoint == 0 {
 		v.Whole = len(v.Store.Damage) == 0 // a directory that nothing was written to
-		return v, nil
+		return nil
 	} else if errors.Is(err, fs.ErrNotExist) {
 		v.Log.Gaps = append(v.Log.Gaps, wal.Gap{File: filepath.Join(dir, "log"), Reason: "the log is missing; what was behind the last checkpoint is gone"})
-		return v, nil
+		return nil
 	}
 	if v.Log, err = wal.Check(dir, v.Store.Generation, v.Store.Index); err != nil {
-		return v, err
+		return err
 	}
 	// A torn end is what every power cut leaves: the start does not call it damage either.
 	v.Whole = len(v.Store.Damage) == 0 && len(v.Log.Damaged()) == 0
-	return v, nil
+	return nil
 }
 
 func (v *verdict) print(env Env) {
@@ -69,7 +118,7 @@ func (v *verdict) print(env Env) {
 
 // check says what is damaged.
 func check(_ context.Context, env Env, args []string) error {
-	f := newFlags("check", "DIR", "Reads all data of a stopped broker and says what is damaged: which files, channels\nand sequences. It changes nothing. Exit code 1: something is.")
+	f := newFlags("check", "DIR", "Reads all data of a stopped broker and says what is damaged: which files, channels\nand sequences. It changes nothing. Exit code 1: something is damaged; 3: the disk could not be\nread, so that nothing is known.")
 	asJSON := f.Bool("json", false, "print the report as JSON")
 	words, err := f.parse(env, args)
 	if err != nil {
@@ -79,17 +128,18 @@ func check(_ context.Context, env Env, args []string) error {
 		return f.wrong("needs the data directory, got %q", words)
 	}
 	v, err := examine(words[0])
-	if err != nil {
+	if err != nil && v.Verdict != "unknown" {
 		return err
 	}
 	if *asJSON {
-		text, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
-			return fmt.Errorf("cannot write the report: %w", err)
+		if err := printJSON(env, v); err != nil {
+			return err
 		}
-		fmt.Fprintf(env.Stdout, "%s\n", text)
-	} else {
+	} else if err == nil {
 		v.print(env)
+	}
+	if err != nil {
+		return err
 	}
 	if !v.Whole {
 		return fmt.Errorf("%s is damaged: 'gatepost run' serves the rest; 'gatepost repair' takes damaged blocks out of the index", words[0])
@@ -102,7 +152,8 @@ func check(_ context.Context, env Env, args []string) error {
 
 // repair takes damaged blocks out of the index.
 func repair(_ context.Context, env Env, args []string) error {
-	f := newFlags("repair", "DIR", "Makes lost metadata again from the block files and takes damaged blocks out of the\nindex. Nothing is deleted: what is damaged is copied or moved to DIR/quarantine.\nThe broker must be stopped.")
+	f := newFlags("repair", "DIR", "Makes lost metadata again from the block files and takes damaged blocks out of the\nindex. Nothing is deleted: what is damaged is copied or moved to DIR/quarantine.\nThe broker must be stopped. It changes nothing while the disk cannot be read; exit\ncode 3 then.")
+	giveUp := f.Bool("give-up-unreadable", false, "give up what the disk cannot read, for good: each file with such\nsectors is moved to DIR/quarantine and a copy of the rest takes its\nplace. First make an image of the disk, if it can be had")
 	words, err := f.parse(env, args)
 	if err != nil {
 		return err
@@ -111,28 +162,37 @@ func repair(_ context.Context, env Env, args []string) error {
 		return f.wrong("needs the data directory, got %q", words)
 	}
 	dir := words[0]
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("cannot repair: %w", err)
+	if err := needData(dir); err != nil {
+		return err
 	}
 	lock, err := wal.Lock(dir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	if *giveUp {
+		if err := salvage(env, dir); err != nil {
+			return unread(err)
+		}
+	}
+	// All of it is read first: a repair must not build on what it could not see.
+	if _, err := examine(dir); err != nil {
+		return offerGiveUp(err, dir)
+	}
 	oldest, err := wal.Oldest(dir)
 	if err != nil {
-		return err
+		return unread(err)
 	}
 	s, _, report, err := store.Open(store.Options{Dir: dir, Oldest: oldest})
 	if err != nil {
-		return err
+		return unread(err)
 	}
 	for _, t := range report.Trouble {
 		fmt.Fprintf(env.Stdout, "repaired: %s\n", t)
 	}
 	audit, err := store.Check(dir) // with what Open has repaired
 	if err != nil {
-		return errors.Join(err, s.Abandon())
+		return unread(errors.Join(err, s.Abandon()))
 	}
 	done, err := s.Repair(audit.Damage)
 	if err != nil {
@@ -156,4 +216,31 @@ func repair(_ context.Context, env Env, args []string) error {
 		fmt.Fprintln(env.Stdout, "gaps of the log stay: nothing can bring back what was in them")
 	}
 	return nil
+}
+
+// salvage gives up what cannot be read, and says what that is.
+func salvage(env Env, dir string) error {
+	stored, err := store.Salvage(dir)
+	for _, u := range stored {
+		fmt.Fprintf(env.Stdout, "given up: %v\n", u)
+	}
+	if err != nil {
+		return err
+	}
+	logged, err := wal.Salvage(dir, 1)
+	for _, u := range logged {
+		fmt.Fprintf(env.Stdout, "given up: %v\n", u)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // there is no log
+	}
+	return err
+}
+
+// offerGiveUp adds to an error of the disk itself what gives its data up.
+func offerGiveUp(err error, dir string) error {
+	if !diskio.IsMedium(err) {
+		return err
+	}
+	return fmt.Errorf("%w; if the disk can never read it again, 'gatepost repair %s --give-up-unreadable' goes on without it", err, dir)
 }

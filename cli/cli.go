@@ -16,13 +16,15 @@ import (
 	"gatepost/config"
 )
 
-// Exit codes of Main. A wrong configuration of run has one of its own, EX_CONFIG
+// Exit codes of Main. A read error proves nothing of what is on the disk, neither that
+// it is whole nor that it is damaged, and has one of its own. A wrong configuration of run has one of its own, EX_CONFIG
 // of sysexits.h, because 2 is also that of a Go program that panics or gets a
 // SIGABRT: a service manager must start the one again and the other not.
 const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitUnread = 3
 	exitConfig = 78
 )
 
@@ -171,6 +173,7 @@ func (c *command) help(w io.Writer, path string) {
 func exitCode(env Env, name string, err error) int {
 	var u *usageError
 	var m *config.Mistake
+	var unread *unreadError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
@@ -184,8 +187,11 @@ func exitCode(env Env, name string, err error) int {
 		return exitFailed
 	}
 	fmt.Fprintf(env.Stderr, "gatepost %s: %v\n", name, err)
-	if errors.As(err, &m) {
+	switch {
+	case errors.As(err, &m):
 		return exitConfig
+	case errors.As(err, &unread):
+		return exitUnread
 	}
 	return exitFailed
 }
@@ -205,7 +211,7 @@ func help(w io.Writer) {
 	}
 	fmt.Fprint(w, "\n'gatepost COMMAND --help' explains one of them.\n"+
 		"Where a broker asks for a token over HTTP, "+tokenVariable+" names a file with it.\n"+
-		"Exit codes: 0 done; 1 failed, refused, or a check did not hold; 2 wrong command line;\n78 wrong configuration or command line of run.\n")
+		"Exit codes: 0 done; 1 failed, refused, or a check did not hold; 2 wrong command line;\n3 the disk could not be read, so that nothing is known;\n78 wrong configuration or command line of run.\n")
 }
 
 // flags is a FlagSet that allows flags behind arguments ("channel create G

@@ -16,5 +16,8 @@ func dumpLog(_ context.Context, env Env, args []string) error {
 	if len(words) != 1 {
 		return f.wrong("needs the data directory, got %q", words)
 	}
-	return wal.Dump(env.Stdout, words[0])
+	if err := needData(words[0]); err != nil {
+		return err
+	}
+	return unread(wal.Dump(env.Stdout, words[0]))
 }

@@ -165,7 +165,11 @@ func TestCheckAndRepair(t *testing.T) {
 		}
 	})
 	t.Run("nothing there", func(t *testing.T) {
-		works(t, "check", t.TempDir())
+		for _, command := range []string{"check", "repair"} {
+			if out, said, code := gatepost(t, command, t.TempDir()); code != 1 || !strings.Contains(said, "is no data directory") || strings.Contains(out, "whole") {
+				t.Errorf("%s of an empty directory: %d %s%s", command, code, out, said)
+			}
+		}
 		if _, said, code := gatepost(t, "check", "/no/such/directory"); code != 1 || !strings.Contains(said, "/no/such/directory") {
 			t.Errorf("check of nothing: %d %s", code, said)
 		}

@@ -38,6 +38,19 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// HasData reports whether dir is a data directory in which a broker has stored
+// something, or was about to.
+func HasData(dir string) (bool, error) {
+	for _, part := range []string{logName, "meta", "blocks"} {
+		if _, err := os.Stat(filepath.Join(dir, part)); err == nil {
+			return true, nil
+		} else if diskio.Classify(err) != diskio.Gone {
+			return false, fmt.Errorf("cannot look at the data directory: %w", err)
+		}
+	}
+	return false, nil
+}
+
 // makeDir makes dir and what is missing above it, and sees to it that all of
 // them survive a power cut.
 func makeDir(dir string) error {

@@ -217,7 +217,7 @@ func TestReadAtKeepsTheReason(t *testing.T) {
 	}
 }
 
-// What the disk can never read again is given up by Salvage only, a sector each; the
+// What the disk can never read again is given up by Salvage only, a diskio.Sector each; the
 // file that has it is kept, and the next start finds the gaps and nothing else.
 func TestSalvageGivesUpOnlyWhatCannotBeRead(t *testing.T) {
 	for _, recycle := range []bool{false, true} {
@@ -235,7 +235,7 @@ func TestSalvageGivesUpOnlyWhatCannotBeRead(t *testing.T) {
 		file := generationFile(dir, 1)
 		was := contents(t, file)
 		bad := func(off int64) bool { // the last group, too
-			return off/sector == 3 || off/sector == 20 || off/sector == 21 || off >= ends[998]/sector*sector
+			return off/diskio.Sector == 3 || off/diskio.Sector == 20 || off/diskio.Sector == 21 || off >= ends[998]/diskio.Sector*diskio.Sector
 		}
 		var left []string
 		for i := range want {
@@ -264,7 +264,7 @@ func TestSalvageGivesUpOnlyWhatCannotBeRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(given) != 3 || given[0].Offset != 3*sector || given[0].Bytes != sector || given[1].Offset != 20*sector || given[1].Bytes != 2*sector ||
+		if len(given) != 3 || given[0].Offset != 3*diskio.Sector || given[0].Bytes != diskio.Sector || given[1].Offset != 20*diskio.Sector || given[1].Bytes != 2*diskio.Sector ||
 			given[2].Offset+given[2].Bytes != int64(len(was)) || given[0].Reason != "input/output error" {
 			t.Errorf("given up: %v", given)
 		}

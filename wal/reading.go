@@ -58,7 +58,7 @@ func unreadable(err error, format string, args ...any) error {
 		return fmt.Errorf("cannot "+format+": %w; nothing was changed: the data directory must belong to the user that runs the broker", append(args, bare(err))...)
 	}
 	return fmt.Errorf("cannot "+format+": %w; nothing was changed: start again when the disk can be read. "+
-		"If it never can, 'gatepost repair' moves what cannot be read to the quarantine", append(args, bare(err))...)
+		"If it never can, 'gatepost repair --give-up-unreadable' moves what cannot be read to the quarantine", append(args, bare(err))...)
 }
 
 // bare is the reason in err without the call and the path.
@@ -114,6 +114,12 @@ func (s *source) ReadAt(p []byte, off int64) (n int, err error) {
 		err = unreadable(err, "read %d bytes at offset %d of %s", len(p)-n, off+int64(n), s.path)
 	}
 	return n, err
+}
+
+// readFull is ReadAt without the count.
+func (s *source) readFull(p []byte, off int64) error {
+	_, err := s.ReadAt(p, off)
+	return err
 }
 
 func (s *source) close() { s.file.Close() }

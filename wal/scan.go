@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"gatepost/diskio"
 )
 
 // window is how much the scanner reads at once.
@@ -253,8 +255,8 @@ func (s *scanner) peekPrefix(off, length int64) (uint64, int64) {
 // ours says whether something was at off that is neither zeros nor of an earlier
 // life of a plain file: a header with the salt, or bytes that were given up.
 func (s *scanner) ours(off int64) bool {
-	p := s.view(off, int(min(headerSize+int64(len(lostFill)), s.limit-off)))
-	if bytes.Contains(p, []byte(lostFill)) {
+	p := s.view(off, int(min(headerSize+int64(len(diskio.LostFill)), s.limit-off)))
+	if bytes.Contains(p, []byte(diskio.LostFill)) {
 		return true
 	}
 	return s.salt != 0 && len(p) >= 24 && binary.LittleEndian.Uint64(p[16:]) == s.salt
@@ -264,11 +266,11 @@ func (s *scanner) ours(off int64) bool {
 func (s *scanner) gaveUp(off int64) bool {
 	for off < s.limit && s.err == nil {
 		p := s.view(off, int(min(window, s.limit-off)))
-		if bytes.Contains(p, []byte(lostFill)) {
+		if bytes.Contains(p, []byte(diskio.LostFill)) {
 			return true
 		}
 		if off += int64(len(p)); off < s.limit {
-			off -= int64(len(lostFill))
+			off -= int64(len(diskio.LostFill))
 		}
 	}
 	return false
