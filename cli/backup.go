@@ -6,15 +6,14 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"gatepost/backup"
 )
 
 // takeBackup writes a backup of a running broker into a file.
-func takeBackup(ctx context.Context, env Env, args []string) (err error) {
-	f := newFlags("backup", "FILE", "Writes everything that was acknowledged up to now into FILE, a tar archive, while\nthe broker runs. 'gatepost restore' makes a data directory of it.")
+func takeBackup(ctx context.Context, env Env, args []string) error {
+	f := newFlags("backup", "FILE", "Writes everything that was acknowledged up to now into FILE, a tar archive, while\nthe broker runs. 'gatepost restore' makes a data directory of it. FILE is new or a\nplain file; - is standard output.")
 	addr := f.String("http", DefaultHTTP, "`HOST:PORT` of the broker's HTTP")
 	words, err := f.parse(env, args)
 	if err != nil {
@@ -23,18 +22,11 @@ func takeBackup(ctx context.Context, env Env, args []string) (err error) {
 	if len(words) != 1 {
 		return f.wrong("needs the file, got %q", words)
 	}
-	path := words[0]
-	part := path + ".part"
-	out, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := create(env, words[0], 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot write the backup: %w", err)
 	}
-	defer func() {
-		out.Close()
-		if err != nil {
-			os.Remove(part)
-		}
-	}()
+	defer out.drop()
 	req, err := request(ctx, "GET", *addr, "/backup", nil)
 	if err != nil {
 		return err
@@ -54,27 +46,20 @@ func takeBackup(ctx context.Context, env Env, args []string) (err error) {
 		return fmt.Errorf("cannot finish the backup after %d bytes and %v: %w; the broker's log says why: it breaks off a backup that is read too slowly or too long, or when its disk gets full",
 			n, time.Since(began).Round(time.Second), err)
 	}
-	if err := out.Sync(); err != nil {
+	if err := out.commit(); err != nil {
 		return fmt.Errorf("cannot write the backup: %w", err)
 	}
-	if err := os.Rename(part, path); err != nil {
-		return fmt.Errorf("cannot write the backup: %w", err)
+	if out.toStdout() {
+		fmt.Fprintf(env.Stderr, "%d bytes\n", n)
+		return nil
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("cannot sync the backup: %w", err)
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("cannot sync the backup: %w", err)
-	}
-	_, err = fmt.Fprintf(env.Stdout, "%s, %d bytes\n", path, n)
+	_, err = fmt.Fprintf(env.Stdout, "%s, %d bytes\n", words[0], n)
 	return err
 }
 
 // restore makes a data directory of a backup.
 func restore(_ context.Context, env Env, args []string) error {
-	f := newFlags("restore", "FILE DIR", "Makes the data directory DIR, which must be empty or not there, of a backup. Every\nbyte is checked.")
+	f := newFlags("restore", "FILE DIR", "Makes the data directory DIR, which must be empty or not there, of a backup. Every\nbyte is checked. FILE may be - for standard input.")
 	words, err := f.parse(env, args)
 	if err != nil {
 		return err
@@ -82,11 +67,15 @@ func restore(_ context.Context, env Env, args []string) error {
 	if len(words) != 2 {
 		return f.wrong("needs the file and the directory, got %q", words)
 	}
-	in, err := os.Open(words[0])
-	if err != nil {
-		return fmt.Errorf("cannot restore: %w", err)
+	in := env.Stdin
+	if words[0] != "-" {
+		opened, err := os.Open(words[0])
+		if err != nil {
+			return fmt.Errorf("cannot restore: %w", err)
+		}
+		defer opened.Close()
+		in = opened
 	}
-	defer in.Close()
 	return backup.Restore(in, words[1], func(dir string) error {
 		v, err := examine(dir)
 		if err != nil {

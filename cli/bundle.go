@@ -62,7 +62,7 @@ type bundleEntry struct {
 }
 
 // supportBundle collects what somebody elsewhere needs to tell what is wrong.
-func supportBundle(ctx context.Context, env Env, args []string) (err error) {
+func supportBundle(ctx context.Context, env Env, args []string) error {
 	f := newFlags("support-bundle", "--output FILE [flags]", `Collects what is needed to find out elsewhere what is wrong with a box: version,
 configuration, profile, machine, disks, names and sizes of the files of data, the
 journal, health, counters and connections of a running broker, and of a stopped
@@ -70,7 +70,7 @@ one what 'gatepost check' says. Tokens, keys and addresses of the application
 are left out, and taken out of the journal; messages are not in it, names of users
 are. manifest.json says what could not be had. It changes nothing.`)
 	var output string
-	f.StringVar(&output, "output", "", "`FILE` to write, a .tar.gz of at most 32 MiB before compression")
+	f.StringVar(&output, "output", "", "`FILE` to write, a .tar.gz of at most 32 MiB before compression; - is\nstandard output")
 	f.StringVar(&output, "o", "", "`FILE`, the same")
 	file := f.String("config", "", "the broker's configuration `FILE`; without it what GATEPOST_ARGS says\nin "+serviceEnv)
 	data := f.String("data", "", "the data `DIR`; without it that of the configuration or "+serviceDir)
@@ -87,29 +87,30 @@ are. manifest.json says what could not be had. It changes nothing.`)
 	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	part := output + ".part"
-	out, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := create(env, output, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot write the bundle: %w", err)
 	}
-	defer func() {
-		out.Close()
-		if err != nil {
-			os.Remove(part)
-		}
-	}()
+	defer out.drop()
 	packed := gzip.NewWriter(out)
 	b := &bundle{out: tar.NewWriter(packed), made: time.Now().UTC().Truncate(time.Second), left: maxBundle}
 	if err := b.collect(ctx, env, *file, *data, *web); err != nil {
 		return fmt.Errorf("cannot write the bundle: %w", err)
 	}
-	if err := errors.Join(b.out.Close(), packed.Close(), out.Sync(), out.Close(), os.Rename(part, output)); err != nil {
+	err = errors.Join(b.out.Close(), packed.Close())
+	if err == nil {
+		err = out.commit()
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the bundle: %w", err)
 	}
 	for _, e := range b.entries {
 		if e.Error != "" {
 			fmt.Fprintf(env.Stderr, "gatepost support-bundle: %s: %s\n", e.Name, e.Error)
 		}
+	}
+	if out.toStdout() {
+		return nil
 	}
 	_, err = fmt.Fprintf(env.Stdout, "%s, %d files\n", output, len(b.entries))
 	return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,7 +30,7 @@ takes effect with the next start; remove the file to take it back.`)
 	limit := f.Duration("time", 90*time.Second, "`TIME` that it takes at most")
 	dry := f.Bool("dry-run", false, "measure, print what would change, and write no profile")
 	asJSON := f.json()
-	report := f.String("report", "", "draw what was measured into the SVG `FILE`")
+	report := f.String("report", "", "draw what was measured into the SVG `FILE`; - is standard output")
 	if err := f.none(env, args); err != nil {
 		return err
 	}
@@ -40,6 +39,14 @@ takes effect with the next start; remove the file to take it back.`)
 		return f.wrong("--write-budget is %d, %d bytes and more are possible", bytes, calibrate.Least)
 	case *limit < time.Second || *limit > time.Hour:
 		return f.wrong("--time is %v, 1s to 1h are possible", *limit)
+	}
+	if *report != "" && *report != "-" {
+		if err := plain(*report); err != nil { // before it has measured for a minute
+			return fmt.Errorf("cannot write the report: %w", err)
+		}
+	}
+	if err := plain(filepath.Join(*data, "calibrated.profile")); err != nil {
+		return fmt.Errorf("cannot write the profile: %w", err)
 	}
 	lock, err := wal.Lock(*data)
 	if err != nil {
@@ -58,7 +65,7 @@ takes effect with the next start; remove the file to take it back.`)
 	}
 	if *report != "" {
 		picture := calibrate.Picture(&result, fmt.Sprintf("gatepost calibrate, %s, %s", facts, time.Now().Format(time.DateOnly)))
-		if err := os.WriteFile(*report, picture, 0o644); err != nil {
+		if err := writeFile(env, *report, picture, 0o644); err != nil {
 			return fmt.Errorf("cannot write the report: %w", err)
 		}
 	}
@@ -74,7 +81,7 @@ takes effect with the next start; remove the file to take it back.`)
 		fmt.Fprintf(env.Stderr, "warning: %v\n", err)
 	}
 	if !*dry {
-		if err := replaceFile(name, calibrate.Text(choices, &result, facts, env.Version, time.Now())); err != nil {
+		if err := writeFile(env, name, calibrate.Text(choices, &result, facts, env.Version, time.Now()), 0o644); err != nil {
 			return fmt.Errorf("cannot write the profile: %w", err)
 		}
 	}
@@ -128,27 +135,4 @@ func printChoices(env Env, data, name string, choices []calibrate.Choice, dry bo
 		_, err = fmt.Fprintf(env.Stdout, "wrote %s; it holds from the next start on\n", name)
 	}
 	return err
-}
-
-// replaceFile makes a file that is whole or the one before, whatever happens.
-func replaceFile(name string, text []byte) error {
-	next := name + ".new"
-	os.Remove(next) // the directory may be another user's: what has the name is not written through
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(0o644)) // the broker's user reads it, whatever the umask is
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(next, name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
