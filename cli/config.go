@@ -46,7 +46,8 @@ func configShow(_ context.Context, env Env, args []string) error {
 }
 
 const configShowText = `Prints every key with its value and where that comes from, as a file that could be
-used, and starts nothing. Exit code 1: the configuration is wrong, and where.`
+used, and starts nothing. Of the application's addresses it prints scheme and host,
+because the rest may be secret. Exit code 1: the configuration is wrong, and where.`
 
 func configExample(_ context.Context, env Env, args []string) error {
 	f := newFlags("config example", "", "Prints a configuration file with every key as a comment: what it is for, and what\nholds without it.")

@@ -453,7 +453,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("%s\n%s", err, c.Show())
 		}
 		for _, k := range table() {
-			if k.get(c) != k.get(back) {
+			if k.get(c) != k.get(back) && !(k.isURL() && strings.Contains(c.Show(), notShown)) {
 				t.Errorf("%s: found %s after the way round, expected %s", k.name, k.get(back), k.get(c))
 			}
 		}

@@ -22,8 +22,8 @@ const notShown = "(not shown)"
 // somebody may have written the secret itself there.
 func (c *Config) Redacted() Redacted {
 	var r Redacted
-	r.Text = c.show(func(k *key) string {
-		value := k.get(c)
+	r.Text = c.show(func(k *key) (value string, whole bool) {
+		value = k.get(c)
 		switch {
 		case value == "off" || value == "":
 		case strings.HasSuffix(k.name, "_file") && filepath.IsAbs(value):
@@ -33,16 +33,19 @@ func (c *Config) Redacted() Redacted {
 		case strings.HasSuffix(k.name, "_file"):
 			r.Files = append(r.Files, value)
 			r.Hidden = append(r.Hidden, value)
-			return notShown
-		case k.name == "url" || strings.HasSuffix(k.name, ".url"):
+			return notShown, true
+		case k.isURL():
 			shown, hidden := redactURL(value)
 			r.Hidden = append(r.Hidden, hidden...)
-			return shown
+			return shown, true
 		}
-		return value
+		return value, true
 	})
 	return r
 }
+
+// isURL reports whether a key is an address of the application.
+func (k *key) isURL() bool { return strings.HasSuffix(k.name, ".url") }
 
 // Quoted returns what may be secret in a file that Load has refused: all that
 // stands in quotes. There is no Text.

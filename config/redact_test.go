@@ -46,3 +46,38 @@ func TestRedactError(t *testing.T) {
 		}
 	}
 }
+
+// TestShowKeepsSecrets: what is printed for a person has no secret of an address of
+// the application, in whatever part of it that stands, and is still a file that can
+// be used.
+func TestShowKeepsSecrets(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://user:s3cret@app.example/":                   `# url = "https://app.example/(not shown)"`,
+		"https://app.example/hook?key=s3cret":                `# url = "https://app.example/(not shown)"`,
+		"https://app.example/s3cret":                         `# url = "https://app.example/(not shown)"`,
+		"https://app.example#s3cret":                         `# url = "https://app.example/(not shown)"`,
+		"https://s3cret@app.example:8443/a/b":                `# url = "https://app.example:8443/(not shown)"`,
+		"https://app.example/":                               `url = "https://app.example/"`,
+		"http://[2001:db8::1]:80":                            `url = "http://[2001:db8::1]:80"`,
+		"https://app.example/%73%33cret?a=1&%73%33cret=2;b#": `# url = "https://app.example/(not shown)"`,
+	} {
+		for _, name := range []string{"webhook.url", "datasource.url"} {
+			c, err := load("", nil, map[string]string{name: address}, board(), plenty)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown := c.Show()
+			if strings.Contains(shown, "s3cret") || strings.Contains(shown, "%73") || !strings.Contains(shown, "\n"+want) {
+				t.Errorf("%s = %s: there is no %s in\n%s", name, address, want, shown)
+			}
+			back, err := load("s.toml", []byte(shown), nil, board(), plenty)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, shown)
+			}
+			k, _ := find(name)
+			if got := k.get(back); got != "off" && got != address {
+				t.Errorf("%s: read back as %q, which is another address", name, got)
+			}
+		}
+	}
+}

@@ -7,13 +7,22 @@ import (
 )
 
 // Show writes the configuration as a TOML file that Load would read back to the
-// same values, each line with its origin as a comment.
+// same values, each line with its origin as a comment. What may be secret in an
+// address of the application is left out, and its line is a comment: it is printed
+// on screens and into tickets.
 func (c *Config) Show() string {
-	return c.show(func(k *key) string { return k.get(c) })
+	return c.show(func(k *key) (value string, whole bool) {
+		if value = k.get(c); k.isURL() && value != "off" {
+			if shown, _ := redactURL(value); strings.Contains(shown, notShown) {
+				return shown, false
+			}
+		}
+		return value, true
+	})
 }
 
-// show is Show with values of another origin.
-func (c *Config) show(of func(*key) string) string {
+// show is Show with values of another origin, of which some are not whole.
+func (c *Config) show(of func(*key) (value string, whole bool)) string {
 	var b strings.Builder
 	keys := table()
 	for _, s := range sections() {
@@ -24,12 +33,16 @@ func (c *Config) show(of func(*key) string) string {
 			if sectionOf(k.name) != s.name {
 				continue
 			}
-			value := of(&k)
+			value, whole := of(&k)
 			if k.quoted() {
 				value = strconv.Quote(value)
 			}
 			name := k.name[strings.LastIndexByte(k.name, '.')+1:]
-			fmt.Fprintf(&b, "%-40s # %s\n", name+" = "+value, c.Origin(k.name))
+			origin := c.Origin(k.name)
+			if !whole {
+				name, origin = "# "+name, origin+", and all of it"
+			}
+			fmt.Fprintf(&b, "%-40s # %s\n", name+" = "+value, origin)
 		}
 	}
 	return b.String()
