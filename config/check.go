@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gatepost/hwprofile"
@@ -23,16 +24,22 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 		problems = append(problems, fmt.Errorf(format, args...))
 	}
 
-	if c.TCP == "" && c.WS == "" && c.HTTP == "" {
-		refuse("tcp, ws and http are all off (%s, %s, %s): nothing could be reached", c.Origin("tcp"), c.Origin("ws"), c.Origin("http"))
-	}
-	listeners := []struct{ name, address string }{{"tcp", c.TCP}, {"ws", c.WS}, {"http", c.HTTP}}
+	listeners := []struct{ name, address string }{{"tcp", c.TCP}, {"ws", c.WS}, {"tls.tcp", c.TLS.TCP}, {"tls.ws", c.TLS.WS}, {"http", c.HTTP}}
+	open := 0
 	for i, a := range listeners {
+		if a.address == "" {
+			continue
+		}
+		open++
 		for _, b := range listeners[:i] {
-			if a.address != "" && a.address == b.address && !freePort(a.address) {
-				refuse("%s and %s must differ", c.say(b.name), c.say(a.name))
+			if b.address != "" && samePort(a.address, b.address) {
+				refuse("%s and %s must differ: one port cannot serve both", c.say(b.name), c.say(a.name))
 			}
 		}
+	}
+	if open == 0 {
+		refuse("tcp, ws, tls.tcp, tls.ws and http are all off (%s, %s, %s, %s, %s): nothing could be reached",
+			c.Origin("tcp"), c.Origin("ws"), c.Origin("tls.tcp"), c.Origin("tls.ws"), c.Origin("http"))
 	}
 
 	if c.HTTP != "" && c.CheckHTTP(c.HTTP) != nil {
@@ -136,16 +143,52 @@ func (c *Config) checkFiles(files uint64) []error {
 		c.origin[name] += fmt.Sprintf(", lowered to fit the limit of %d open files", files)
 		return nil
 	}
-	return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) or lower the key; nearest value: %d", c.say(name), need, files, max(int64(files)-ownFiles, 1))}
+	if files <= ownFiles {
+		return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) to %d at least, no value of the key is small enough",
+			c.say(name), need, files, ownFiles+1)}
+	}
+	return []error{fmt.Errorf("%s needs %d open files, the system allows %d: raise it (ulimit -n, LimitNOFILE=) or lower the key; nearest value: %d", c.say(name), need, files, files-ownFiles)}
 }
 
 // events are what an application can be told of; see package api.
 func events() []string { return []string{"msg.offline", "msg.notify", "user.onlinestatus"} }
 
-// freePort reports whether the system is to choose the port.
-func freePort(address string) bool {
-	_, port, _ := net.SplitHostPort(address)
-	return port == "0"
+// samePort reports whether the system would refuse the second of two addresses
+// because of the first: the port is the same, and so is the host, or one of them is
+// every host. With port 0 the system chooses.
+func samePort(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a)
+	hostB, portB, _ := net.SplitHostPort(b)
+	if a, err := strconv.Atoi(portA); err == nil {
+		if b, err := strconv.Atoi(portB); err != nil || a != b || a == 0 {
+			return false
+		}
+	} else if portA != portB {
+		return false
+	}
+	ipA, ipB := listenIP(hostA), listenIP(hostB)
+	switch {
+	case ipA == nil || ipB == nil:
+		return hostA == hostB
+	case ipA.IsUnspecified() && ipB.IsUnspecified(), ipA.Equal(ipB):
+		return true
+	case ipA.IsUnspecified():
+		return len(ipA) == net.IPv6len && ipA.To4() == nil || ipB.To4() != nil // :: is both families
+	case ipB.IsUnspecified():
+		return len(ipB) == net.IPv6len && ipB.To4() == nil || ipA.To4() != nil
+	}
+	return false
+}
+
+// listenIP is the address of a host that is listened on; nil: it is a name.
+func listenIP(host string) net.IP {
+	switch host {
+	case "":
+		return net.IPv6unspecified
+	case "localhost":
+		return net.IPv4(127, 0, 0, 1)
+	}
+	return net.ParseIP(host)
 }
 
 // say names a key with its value and where that came from.

@@ -228,6 +228,20 @@ func TestChecks(t *testing.T) {
 	f("tcp=off ws=off", plenty)
 	f("tcp=:9 ws=:9", plenty, "tcp = :9 (flag --tcp) and ws = :9 (flag --ws) must differ")
 	f("tcp=:0 ws=:0 http=[::1]:0", plenty)
+	const sealed = " tls.cert_file=/c tls.key_file=/k"
+	f("tcp=off ws=off http=off tls.tcp=:9"+sealed, plenty)
+	f("tcp=off ws=off http=off tls.ws=:9"+sealed, plenty)
+	f("tcp=off ws=off http=off tls.http=true"+sealed, plenty, "nothing could be reached")
+	f("tcp=:9 tls.tcp=:9"+sealed, plenty, "tcp = :9 (flag --tcp) and tls.tcp = :9 (flag --tls.tcp) must differ")
+	f("ws=:9 tls.ws=:9"+sealed, plenty, "ws = :9 (flag --ws) and tls.ws = :9 (flag --tls.ws) must differ")
+	f("tls.tcp=:9 tls.ws=:9"+sealed, plenty, "must differ")
+	f("tcp=:9 tls.tcp=:10 ws=:11 tls.ws=:12"+sealed, plenty)
+	for _, same := range [][2]string{{":9", "127.0.0.1:9"}, {"127.0.0.1:9", "0.0.0.0:9"}, {"[::]:9", "0.0.0.0:9"}, {"[::]:9", "[::1]:9"}, {"localhost:9", "127.0.0.1:09"}, {"box.example:9", "box.example:9"}} {
+		f("tcp="+same[0]+" ws="+same[1], plenty, "must differ")
+	}
+	for _, differ := range [][2]string{{"127.0.0.1:9", "127.0.0.2:9"}, {"0.0.0.0:9", "[::1]:9"}, {"[::1]:9", "127.0.0.1:9"}, {":9", ":10"}, {"a.example:9", "b.example:9"}} {
+		f("tcp="+differ[0]+" ws="+differ[1], plenty)
+	}
 	f("http=:5001", plenty, "http = :5001 (flag --http) can be reached from other machines and asks for no token: set api.token_file")
 	f("http=192.0.2.7:5001", plenty, "set api.token_file")
 	f("http=:5001 api.token_file=/etc/gatepost/token", plenty)
@@ -243,6 +257,8 @@ func TestChecks(t *testing.T) {
 	f("net.max_connections=5000", 1024, "net.max_connections = 5000 (flag --net.max_connections) needs 5064 open files, the system allows 1024")
 	f("net.max_connections=900", 1024)
 	f("", 64, "needs 20064 open files, the system allows 64")
+	f("net.max_connections=1", 64, "needs 65 open files, the system allows 64: raise it (ulimit -n, LimitNOFILE=) to 65 at least, no value of the key is small enough")
+	f("net.max_connections=2", 65, "nearest value: 1")
 	f("memory.limit=32MiB", plenty, "memory.limit = 32MiB (flag --memory.limit) is too little; nearest value: 231MiB. So much may rings, queues and tables take")
 	f("net.ring_pool=1GiB", plenty, "memory.limit = 256MiB (mid.profile:38) is too little; nearest value: 1333MiB")
 	f("net.ring_pool=1GiB memory.limit=2GiB", plenty)
