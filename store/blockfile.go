@@ -40,6 +40,7 @@ type blockOptions struct {
 	FileSize int64 // bytes at which a file is followed by the next; 0: 64 MiB
 	NoSync   bool
 	Logger   *slog.Logger
+	patient  func(io.ReaderAt) *patient // what a scan reads through; nil: newPatient
 }
 
 // blocks are the block files. append, sync, rewind, remove and files belong to
@@ -90,6 +91,9 @@ func openBlocks(o blockOptions) (*blocks, error) {
 	o.FileSize = fileSize(o.FileSize)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.patient == nil {
+		o.patient = newPatient
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of block files: %w", err)
@@ -581,14 +585,15 @@ func (b *blocks) close() {
 
 // scan reads a file from its beginning and believes nothing. found is called
 // with each good section, raw valid during the call; lost with each stretch in
-// which there is none.
+// which there is none. The error is found's, or says that not all could be read:
+// then nothing is known of the rest.
 func (b *blocks) scan(number uint32, found func(s section, p place, raw []byte) error, lost func(offset, bytes int64, reason string)) error {
 	f, size, err := b.take(number)
 	if err != nil {
 		return fmt.Errorf("cannot open block file %d: %w", number, err)
 	}
 	defer b.giveBack(f)
-	sc := blockScan{file: f, number: number, salt: f.salt, size: size}
+	sc := blockScan{file: b.o.patient(f), number: number, salt: f.salt, size: size}
 	return sc.run(found, lost)
 }
 
@@ -697,4 +702,37 @@ func (sc *blockScan) fill(p []byte, at int64) error {
 		return nil
 	}
 	return sc.unreadable(at, err)
+}
+
+// patient reads a file and asks again for what the disk cannot read. When that did not
+// help in its time it fails at once from then on.
+type patient struct {
+	file   io.ReaderAt
+	limit  time.Duration
+	wait   func(time.Duration) bool // as of diskio.Retry
+	failed error                    // the error that did not pass
+}
+
+func newPatient(file io.ReaderAt) *patient { return &patient{file: file, limit: readPatience} }
+
+// patient is one that Close ends.
+func (s *Store) patient(file io.ReaderAt) *patient {
+	if s.o.faulty != nil {
+		file = s.o.faulty(file)
+	}
+	return &patient{file: file, limit: cmp.Or(s.o.patience, readPatience), wait: s.sleep}
+}
+
+func (r *patient) ReadAt(p []byte, off int64) (n int, err error) {
+	if r.failed != nil {
+		return 0, r.failed
+	}
+	err = diskio.Retry(r.limit, r.wait, func() (err error) {
+		n, err = r.file.ReadAt(p, off)
+		return err
+	})
+	if diskio.Classify(err) == diskio.Passing {
+		r.failed = err
+	}
+	return n, err
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -112,7 +113,8 @@ func (a *auditor) readMeta(o metaOptions) error {
 	if err != nil {
 		return err
 	}
-	sc := metaScan{file: f, size: info.Size(), buckets: uint64(len(o.Buckets))}
+	r := o.patient(f)
+	sc := metaScan{file: r, holes: f, size: info.Size(), buckets: uint64(len(o.Buckets))}
 	end := sc.run(0)
 	if rest := sc.rest(end); rest > 0 {
 		if whole := len(sc.whole); sc.behind(end) {
@@ -122,8 +124,8 @@ func (a *auditor) readMeta(o metaOptions) error {
 		}
 	}
 	all, err := sc.contents(o.Buckets)
-	if err != nil {
-		return err
+	if err = cmp.Or(r.failed, err); err != nil {
+		return fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	if value := all[bucketBox][keyCheckpoint]; value != nil {
 		if err := a.cp.decode(value); err != nil {

@@ -21,8 +21,8 @@ const (
 	// retryFirst and retryMax are how long a failed checkpoint waits.
 	retryFirst = time.Second
 	retryMax   = time.Minute
-	// readPatience is how long a checkpoint asks again for what the log cannot read,
-	// before it fails.
+	// readPatience is how long a checkpoint, or a start, asks again for what the disk
+	// cannot read before it fails.
 	readPatience = 5 * time.Second
 )
 

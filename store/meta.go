@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -56,8 +57,9 @@ type metaOptions struct {
 	Dir     string
 	Buckets []string // never reorder or remove: their ids are their places
 	NoSync  bool
-	Segment int64 // least size of the data file, a hole; 0: metaSegment
-	again   bool  // they were open before: it is an error that there are none
+	Segment int64                      // least size of the data file, a hole; 0: metaSegment
+	patient func(io.ReaderAt) *patient // what a scan reads through; nil: newPatient
+	again   bool                       // they were open before: it is an error that there are none
 	Logger  *slog.Logger
 	fail    func(step string) error // for tests; nil: nothing fails
 }
@@ -133,6 +135,9 @@ func openMeta(o metaOptions) (*meta, metaReport, error) {
 	}
 	if o.Segment == 0 {
 		o.Segment = metaSegment
+	}
+	if o.patient == nil {
+		o.patient = newPatient
 	}
 	m := &meta{o: o}
 	report, err := m.open()
@@ -259,8 +264,9 @@ func (m *meta) unfinished(numbers []uint64, wrong string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	s := metaScan{file: f, size: info.Size()}
-	return s.rest(0) == 0, nil
+	r := m.o.patient(f)
+	s := metaScan{file: r, holes: f, size: info.Size()}
+	return s.rest(0) == 0, r.failed
 }
 
 // generations lists the numbers of all generation directories, ascending.

@@ -89,16 +89,22 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 	if err != nil {
 		return found, err
 	}
-	s := metaScan{file: f, size: info.Size(), buckets: uint64(len(m.o.Buckets))}
+	r := m.o.patient(f)
+	s := metaScan{file: r, holes: f, size: info.Size(), buckets: uint64(len(m.o.Buckets))}
 	end := s.run(0)
 	found.transactions = len(s.whole)
-	if s.rest(end) == 0 {
+	rest := s.rest(end)
+	whole, stop := len(s.whole), s.data
+	more := rest > 0 && s.behind(end)
+	if r.failed != nil { // then none of that is known
+		return found, fmt.Errorf("cannot read %s: %w", path, r.failed)
+	}
+	if rest == 0 {
 		m.written = s.counted()
 		return found, nil
 	}
 	// Something is behind the last transaction: a torn one, or damage.
-	whole, stop := len(s.whole), s.data
-	if s.behind(end) {
+	if more {
 		found.damaged = true
 		found.reasons = append(found.reasons, fmt.Sprintf("metadata: %s is damaged at offset %d: %d transactions are in front, %d behind", path, end, whole, len(s.whole)-whole))
 		found.transactions = len(s.whole)
@@ -106,7 +112,7 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 		return found, err
 	}
 	found.reasons = append(found.reasons, fmt.Sprintf("metadata: %s: %d bytes behind the last whole transaction at offset %d are cut off, %d are in front", path, stop-end, end, whole))
-	if err := m.keep(f, number, end, stop); whole > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+	if err := m.keep(r, number, end, stop); whole > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		// A start needs no space. Most often this is a transaction that found
 		// the disk full.
 		m.o.Logger.Warn("what is cut off is not kept in the quarantine", "err", err)
@@ -194,7 +200,7 @@ func (m *meta) keep(f io.ReaderAt, number uint64, from, to int64) error {
 	}
 	p, err := io.ReadAll(io.NewSectionReader(f, from, min(to-from, 1<<20)))
 	if err != nil {
-		return nil // unreadable, so there is nothing to keep
+		return err
 	}
 	path := filepath.Join(dir, fmt.Sprintf("meta-%016x-at-%d", number, from))
 	if err := os.WriteFile(path, p, 0o600); err != nil {
@@ -204,9 +210,11 @@ func (m *meta) keep(f io.ReaderAt, number uint64, from, to int64) error {
 	return nil
 }
 
-// metaScan is one pass over a data file. It believes nothing.
+// metaScan is one pass over a data file. It believes nothing. What it finds is worth
+// nothing after an error of a read, which its file keeps, see patient.
 type metaScan struct {
 	file    io.ReaderAt
+	holes   *os.File // the same, to pass over its holes; nil: they are read
 	size    int64
 	buckets uint64
 	data    int64         // behind the last byte that is not zero, after rest
@@ -296,7 +304,7 @@ func (s *metaScan) entry(at int64) (e metaEntry, ok bool) {
 func (s *metaScan) rest(from int64) int64 {
 	const seekData, seekHole = 3, 4 // lseek(2)
 	s.data = from
-	f, _ := s.file.(*os.File)
+	f := s.holes
 	for at := from; at < s.size; {
 		begin, end := at, s.size
 		if f != nil {
@@ -336,7 +344,7 @@ func (s *metaScan) search(at, stop int64) int64 {
 	for ; at < stop; at += window {
 		n, err := s.file.ReadAt(p[:min(int64(len(p)), s.size-at)], at)
 		if err != nil && err != io.EOF {
-			continue // a bad sector
+			return stop
 		}
 		for i := 0; i < min(n, window); i++ {
 			if i+4 < n && p[i+4] == 0 {

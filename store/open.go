@@ -24,7 +24,8 @@ type Report struct {
 // Open opens the store in o.Dir, new if there is none, and returns what the
 // core is to begin with. What is behind the newest checkpoint is in the log:
 // replay that from Generation on, leaving out the groups up to Index. Damage is
-// reported, not an error.
+// reported, not an error. What the disk cannot read is an error, after some seconds in
+// which that might have passed: nothing is known of it, and nothing is given up.
 func Open(o Options) (*Store, message.Restored, Report, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -59,12 +60,12 @@ func (s *Store) metaOptions() metaOptions {
 	return metaOptions{
 		Dir:     filepath.Join(s.o.Dir, "meta"),
 		Buckets: []string{bucketBox, bucketChannel, bucketPage, bucketAnswers, bucketFirst, bucketUser}, // new ones go last: they have numbers
-		NoSync:  s.o.NoSync, Segment: s.o.segment, Logger: s.o.Logger,
+		NoSync:  s.o.NoSync, Segment: s.o.segment, Logger: s.o.Logger, patient: s.patient,
 	}
 }
 
 func (s *Store) blockOptions() blockOptions {
-	return blockOptions{Dir: filepath.Join(s.o.Dir, "blocks"), FileSize: s.current().BlockFile, NoSync: s.o.NoSync, Logger: s.o.Logger}
+	return blockOptions{Dir: filepath.Join(s.o.Dir, "blocks"), FileSize: s.current().BlockFile, NoSync: s.o.NoSync, Logger: s.o.Logger, patient: s.patient}
 }
 
 // readCheckpoint reads the newest checkpoint's record.

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -41,10 +42,11 @@ type Options struct {
 	// fail: each takes 24 bytes of memory. 0: no bound.
 	MaxUnsaved int64
 
-	segment  int64         // size of the metadata's data file, for tests; 0: metaSegment
-	part     int           // answers that are written at a time, for tests; 0: answersPart
-	retry    time.Duration // first wait after a failed checkpoint, for tests; 0: retryFirst
-	patience time.Duration // with reads of the log, for tests; 0: readPatience
+	segment  int64                         // size of the metadata's data file, for tests; 0: metaSegment
+	part     int                           // answers that are written at a time, for tests; 0: answersPart
+	retry    time.Duration                 // first wait after a failed checkpoint, for tests; 0: retryFirst
+	patience time.Duration                 // with what cannot be read, for tests; 0: readPatience
+	faulty   func(io.ReaderAt) io.ReaderAt // what scans read through, for tests; nil: the file
 
 	// Progress is called by Open for each thing that it has read; nil: nobody
 	// wants to know.
