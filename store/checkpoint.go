@@ -69,8 +69,9 @@ func (s *Store) wake() {
 	}
 }
 
-// forget is retain. After an error it is tried again behind the next
-// checkpoint, or in a minute.
+// forget is retain. After an error it is tried again behind the next checkpoint or
+// attempt at one, or in a minute. While an attempt has failed it is called with the
+// metadata open only: what they say of the attempt is for persist.
 func (s *Store) forget(now time.Time) {
 	if s.meta == nil {
 		s.again()
@@ -95,6 +96,9 @@ func (s *Store) persist(f *frozen) bool {
 		s.wake()
 		s.o.Logger.Error("checkpoint failed, the log is kept and it is tried again", "number", s.newest.number+1, "in", wait, "err", err)
 		landed := s.again()
+		if !landed && s.meta != nil {
+			s.forget(time.Now()) // what goes makes room, and the rules hold meanwhile too
+		}
 		if !landed && !s.pause(wait) {
 			return false
 		}
@@ -108,8 +112,9 @@ func (s *Store) persist(f *frozen) bool {
 	}
 }
 
-// pause waits before the next attempt, in which backups are taken: the
-// checkpoint before is whole. It reports false after Close.
+// pause waits before the next attempt, in which backups are taken, as the checkpoint
+// before is whole, and new rules are carried out: then the attempt comes at once. It
+// reports false after Close.
 func (s *Store) pause(wait time.Duration) bool {
 	for over := time.After(wait); ; {
 		select {
@@ -120,6 +125,12 @@ func (s *Store) pause(wait time.Duration) bool {
 		case reply := <-s.images:
 			image, err := s.image()
 			reply <- imageReply{image, err}
+		case <-s.ruling:
+			s.blocks.resize(s.current().BlockFile)
+			if s.meta != nil {
+				s.forget(time.Now())
+			}
+			return true
 		}
 	}
 }

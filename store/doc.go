@@ -37,8 +37,8 @@
 // # Full disk
 //
 // A checkpoint that fails is tried again until it works, after one second and
-// then ever later, a minute at most; the log is kept, reads go on, and backups
-// are taken in between. After an error everything is opened again at once,
+// then ever later, a minute at most; the log is kept, reads go on, and in between
+// backups are taken and what is too much by the rules or the budget goes. After an error everything is opened again at once,
 // which cuts off what was not completed and gives back its space. Open needs no
 // space unless it has damage to repair.
 package store

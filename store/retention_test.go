@@ -2,6 +2,8 @@ package store
 
 import (
 	"errors"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -282,5 +284,95 @@ func TestNewRules(t *testing.T) {
 	end()
 	if before == 0 || w.store.blocks.o.FileSize != 20_000 {
 		t.Errorf("%d block files before, the next ones get %d bytes, want 20000", before, w.store.blocks.o.FileSize)
+	}
+}
+
+// While checkpoints fail, as on a full disk, what is too much goes all the same: by the
+// rules at the first failure, and by new ones at once. The checkpoint that failed is
+// whole when it works in the end, and so is what is kept, also after a restart.
+func TestRulesHoldWhileCheckpointsFail(t *testing.T) {
+	for name, c := range map[string]struct{ before, now Rules }{
+		"count":                     {now: Rules{Keep: map[uint8]message.Keep{2: {Count: 20}}}},
+		"age":                       {now: Rules{Keep: map[uint8]message.Keep{2: {Age: time.Hour}}}},
+		"budget":                    {now: Rules{Budget: 100_000}},
+		"count, from the beginning": {before: Rules{Keep: map[uint8]message.Keep{2: {Count: 20}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := random(t)
+			w := newWorld(t)
+			w.kill()
+			w.blockCap = 20_000
+			w.open()
+			noise := make([]byte, 400)
+			say := func(n int) {
+				for range n {
+					for i := range noise {
+						noise[i] = byte(r.Uint32())
+					}
+					w.say("c", append([]byte(nil), noise...))
+				}
+			}
+			for range 40 {
+				say(10)
+				w.checkpoint()
+			}
+			say(200)
+			w.kill()
+			w.change = func(o *Options) {
+				o.retry, o.patience = time.Millisecond, time.Nanosecond
+				if c.before.Keep != nil {
+					o.Rules = c.before
+				}
+			}
+			w.open()
+			if !w.roll() {
+				t.Fatal("no checkpoint was taken")
+			}
+			// It fails in the middle: some blocks are written by then.
+			bad := atomic.Bool{}
+			bad.Store(true)
+			last := w.log.groups[len(w.log.groups)-5].at.Offset
+			read := w.store.o.ReadLog
+			w.store.o.ReadLog = func(p []byte, generation uint64, offset int64) error {
+				if bad.Load() && offset+int64(len(p)) > last {
+					return syscall.EMFILE
+				}
+				return read(p, generation, offset)
+			}
+			end := w.run()
+			until := func(what string, done func() bool) {
+				t.Helper()
+				for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatalf("in 20 s %s (%d attempts failed)", what, w.store.stats.Failures.Load())
+					}
+				}
+			}
+			until("no checkpoint failed", func() bool { return w.store.stats.Failures.Load() > 0 })
+			if c.now.Keep != nil || c.now.Budget > 0 {
+				if n := w.store.stats.Dropped.Load(); n != 0 {
+					t.Errorf("%d messages are dropped without a rule", n)
+				}
+				c.now.BlockFile = 20_000
+				w.store.SetRules(c.now)
+			}
+			until("nothing was dropped", func() bool { return w.store.stats.Dropped.Load() > 0 })
+			if w.store.stats.Checkpoints.Load() != 0 {
+				t.Error("the checkpoint was completed: this proves nothing")
+			}
+			bad.Store(false)
+			w.checkKept()
+			until("the checkpoint was not completed", func() bool { return !w.store.Checkpointing() })
+			end()
+			w.open()
+			defer func() { w.kill() }()
+			if len(w.report.Trouble) > 0 || w.store.Index() != uint64(len(w.log.groups)) {
+				t.Errorf("after a restart the checkpoint has %d groups of %d, trouble: %q", w.store.Index(), len(w.log.groups), w.report.Trouble)
+			}
+			w.checkKept()
+			if audit, err := Check(w.dir); err != nil || len(audit.Damage) > 0 {
+				t.Errorf("check: %v, %v", audit.Damage, err)
+			}
+		})
 	}
 }
