@@ -62,14 +62,14 @@ type Webhook struct {
 	archive Archive
 	app     application
 	stats   *WebhookStats
-	waiting []waiting // in the order of their times
+	held    []held // in the order of their times
 
 	said atomic.Int64 // unix ns when warn said something last
 }
 
-// waiting is a channel whose messages the application does not take, or the disk
+// held is a channel whose messages the application does not take, or the disk
 // does not give.
-type waiting struct {
+type held struct {
 	channel *message.Channel
 	until   time.Time // then it is tried again
 }
@@ -249,24 +249,24 @@ func (h *Webhook) notify(ctx context.Context, all []stored) error {
 // next one has.
 func (h *Webhook) again(ctx context.Context) (next <-chan time.Time) {
 	now := time.Now()
-	for len(h.waiting) > 0 && !now.Before(h.waiting[0].until) {
-		if h.core.Told(ctx, h.waiting[0].channel, 0) != nil {
+	for len(h.held) > 0 && !now.Before(h.held[0].until) {
+		if h.core.Told(ctx, h.held[0].channel, 0) != nil {
 			return nil
 		}
-		h.waiting = h.waiting[1:]
+		h.held = h.held[1:]
 	}
-	if len(h.waiting) == 0 {
-		h.waiting = nil
+	if len(h.held) == 0 {
+		h.held = nil
 		return nil
 	}
-	return time.After(h.waiting[0].until.Sub(now))
+	return time.After(h.held[0].until.Sub(now))
 }
 
 // wait keeps a channel back for a while.
 func (h *Webhook) wait(ch *message.Channel, d time.Duration) {
-	w := waiting{ch, time.Now().Add(d)}
-	at, _ := slices.BinarySearchFunc(h.waiting, w, func(a, b waiting) int { return a.until.Compare(b.until) })
-	h.waiting = slices.Insert(h.waiting, at, w)
+	w := held{ch, time.Now().Add(d)}
+	at, _ := slices.BinarySearchFunc(h.held, w, func(a, b held) int { return a.until.Compare(b.until) })
+	h.held = slices.Insert(h.held, at, w)
 }
 
 // read returns the next messages of a channel and up to which sequence that is, or
