@@ -72,6 +72,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 // out, and a large pool of busy ones does not either.
 type crowd struct {
 	net.Listener
+	began  time.Time // of times here, which go on when the clock is set
 	room   chan struct{}
 	closed chan struct{}
 	once   sync.Once
@@ -83,7 +84,7 @@ type crowd struct {
 }
 
 func newCrowd(ln net.Listener, n int, displaced *atomic.Int64) *crowd {
-	return &crowd{Listener: ln, room: make(chan struct{}, n), closed: make(chan struct{}), displaced: displaced}
+	return &crowd{Listener: ln, began: time.Now(), room: make(chan struct{}, n), closed: make(chan struct{}), displaced: displaced}
 }
 
 func (c *crowd) Accept() (net.Conn, error) {
@@ -131,7 +132,7 @@ func (c *crowd) displace() (again time.Duration) {
 			who = c.all[i]
 		}
 	} else {
-		since := now.Add(-idle).UnixNano()
+		since := int64(now.Sub(c.began) - idle)
 		for _, g := range c.all {
 			if at := g.idle.Load(); at != 0 && at <= since {
 				who, since = g, at
@@ -166,7 +167,7 @@ type guest struct {
 	came  time.Time
 	leave func()
 	known atomic.Bool  // a request on it was let in
-	idle  atomic.Int64 // unix ns since which it has all its answers; 0: it has not
+	idle  atomic.Int64 // ns after crowd.began since which it has all its answers; 0: it has not
 }
 
 func (g *guest) Close() error {
@@ -190,7 +191,7 @@ func notice(conn net.Conn, state http.ConnState) {
 	if g := guestOf(conn); g != nil {
 		at := int64(0)
 		if state == http.StateIdle {
-			at = time.Now().UnixNano()
+			at = max(1, int64(time.Since(g.crowd.began)))
 		}
 		g.idle.Store(at)
 	}

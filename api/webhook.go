@@ -64,7 +64,8 @@ type Webhook struct {
 	stats   *WebhookStats
 	held    []held // in the order of their times
 
-	said atomic.Int64 // unix ns when warn said something last
+	began time.Time
+	said  atomic.Int64 // ns after began when warn said something last; 0: never
 }
 
 // held is a channel whose messages the application does not take, or the disk
@@ -95,7 +96,7 @@ const (
 
 // NewWebhook returns a webhook; nothing happens before Run.
 func NewWebhook(o WebhookOptions, core *broker.Broker, log Proposer, archive Archive) *Webhook {
-	h := &Webhook{o: o, core: core, log: log, archive: archive, stats: o.Stats, app: newApplication(o.URL, o.Secret, o.Timeout)}
+	h := &Webhook{began: time.Now(), o: o, core: core, log: log, archive: archive, stats: o.Stats, app: newApplication(o.URL, o.Secret, o.Timeout)}
 	if h.stats == nil {
 		h.stats = new(WebhookStats)
 	}
@@ -447,8 +448,8 @@ func unfit(status int) bool {
 
 // warn says something once in a while.
 func (h *Webhook) warn(text string, args ...any) {
-	now := time.Now().UnixNano()
-	if said := h.said.Load(); now-said >= int64(backOffMost) && h.said.CompareAndSwap(said, now) {
+	now := max(1, int64(time.Since(h.began)))
+	if said := h.said.Load(); (said == 0 || now-said >= int64(backOffMost)) && h.said.CompareAndSwap(said, now) {
 		h.o.Logger.Warn(text, args...)
 	}
 }

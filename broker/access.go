@@ -20,6 +20,7 @@ const accessShards = 64
 // is does no harm.
 type Access struct {
 	seed     maphash.Seed
+	began    time.Time                                  // of times here, which go on when the clock is set
 	channels [message.ChannelAgents + 1]shards[*roster] // by type
 	accounts shards[*atomic.Pointer[message.Account]]
 	// persons counts the rosters of persons: while there is none, nothing need
@@ -67,7 +68,7 @@ func (s *shards[V]) clone(hash uint64) map[string]V {
 // roster is who may send to a channel.
 type roster struct {
 	now   atomic.Pointer[rules]
-	heard atomic.Int64 // unix ms, when the application was asked for it last; 0: not since the start
+	heard atomic.Int64 // ns since Access.began, when the application was asked for it last; 0: not since the start
 }
 
 // rules are replaced as a whole.
@@ -78,7 +79,9 @@ type rules struct {
 	info    message.Info
 }
 
-func newAccess(strict bool) *Access { return &Access{seed: maphash.MakeSeed(), strict: strict} }
+func newAccess(strict bool) *Access {
+	return &Access{seed: maphash.MakeSeed(), began: time.Now(), strict: strict}
+}
 
 // rules returns what holds for a channel, nil if it has none.
 func (a *Access) rules(typ uint8, id []byte) *rules {
@@ -272,14 +275,17 @@ func (a *Access) Due(typ uint8, channelID []byte, now time.Time, age time.Durati
 	if r == nil {
 		return false, false
 	}
-	at, ms := r.heard.Load(), now.UnixMilli()
-	return true, (at == 0 || age > 0 && ms-at >= age.Milliseconds()) && r.heard.CompareAndSwap(at, ms)
+	at, ns := r.heard.Load(), a.since(now)
+	return true, (at == 0 || age > 0 && ns-at >= int64(age)) && r.heard.CompareAndSwap(at, ns)
 }
+
+// since is a time as ns since the start, and not 0.
+func (a *Access) since(now time.Time) int64 { return max(1, int64(now.Sub(a.began))) }
 
 // Heard notes that the application was asked for a channel.
 func (a *Access) Heard(typ uint8, channelID []byte, now time.Time) {
 	if r := a.channels[typ].find(maphash.Bytes(a.seed, channelID), channelID); r != nil {
-		r.heard.Store(now.UnixMilli())
+		r.heard.Store(a.since(now))
 	}
 }
 
