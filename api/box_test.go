@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gatepost/broker"
 	"gatepost/message"
@@ -71,6 +72,9 @@ func (x *box) say(t testing.TB, r message.Record) {
 	}
 	if r.FromUID == nil {
 		r.FromUID = []byte("bob")
+	}
+	if r.Timestamp == 0 {
+		r.Timestamp = time.Now().UnixMilli()
 	}
 	r.Flags |= message.FlagServer
 	x.mu.Lock()

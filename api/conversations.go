@@ -67,27 +67,37 @@ func (l *listing) check() error {
 	return nil
 }
 
-// known reads what a client has of its channels.
-func (l *listing) known() (map[string]uint64, error) {
-	have := make(map[string]uint64)
-	if l.Seqs == "" {
-		return have, nil
-	}
+// known are the newest sequences that a client says it has, by channel:type.
+type known map[string]uint64
+
+// known reads what a client has of its channels. What is no entry is passed over:
+// SDKs write "null", and ids may have a "|".
+func (l *listing) known() known {
+	have := make(known)
 	for part := range strings.SplitSeq(l.Seqs, "|") {
-		if part == "" {
-			continue
+		if cut := strings.LastIndexByte(part, ':'); cut > 0 {
+			if seq, err := strconv.ParseUint(part[cut+1:], 10, 64); err == nil {
+				have[part[:cut]] = seq
+			}
 		}
-		cut := strings.LastIndexByte(part, ':')
-		if cut < 0 {
-			return nil, fmt.Errorf("last_msg_seqs has %q, channel:type:seq is expected", part)
-		}
-		seq, err := strconv.ParseUint(part[cut+1:], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("last_msg_seqs has %q, the last part is no number", part)
-		}
-		have[part[:cut]] = min(seq, maxSeq)
 	}
-	return have, nil
+	return have
+}
+
+// of returns what a client has of a channel, and whether it has said so. More than
+// there is counts as nothing: it is of a channel that was deleted and made again, or
+// of before a backup was restored.
+func (k known) of(id string, typ uint8, last uint64) (seq uint64, said bool) {
+	seq, said = k[id+":"+strconv.Itoa(int(typ))]
+	return had(seq, last), said
+}
+
+// had is a sequence that a client says it has, 0 if there is no such.
+func had(seq, last uint64) uint64 {
+	if seq > last {
+		return 0
+	}
+	return seq
 }
 
 // talks answers POST /conversation/sync: the newest first.
@@ -96,10 +106,6 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 	err := decode(w, r, maxBody, &l)
 	if err == nil {
 		err = l.check()
-	}
-	var have map[string]uint64
-	if err == nil {
-		have, err = l.known()
 	}
 	if err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot list conversations: %w", err))
@@ -110,8 +116,9 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot list conversations: %w", err))
 		return
 	}
+	have := l.known()
 	all = slices.DeleteFunc(all, func(t broker.Talk) bool {
-		seq, known := have[showID(t.Channel, l.UID)+":"+strconv.Itoa(int(t.Channel.Type))]
+		seq, known := have.of(showID(t.Channel, l.UID), t.Channel.Type, t.Last)
 		return l.Unread != 0 && t.Last <= t.Read || slices.Contains(l.Without, int(t.Channel.Type)) ||
 			showID(t.Channel, l.UID) == systemUID || l.Version > 0 && t.Version*millisecond <= l.Version && (!known || t.Last <= seq)
 	})
@@ -148,7 +155,7 @@ func showID(ch *message.Channel, uid string) string {
 
 // line makes a line of the answer. The newest message of each line is read in any
 // case, for its number.
-func (rd *reader) line(t *broker.Talk, l *listing, have map[string]uint64) talk {
+func (rd *reader) line(t *broker.Talk, l *listing, have known) talk {
 	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
 	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
 		Version: t.Version * millisecond, Recents: []stored{}}
@@ -159,7 +166,7 @@ func (rd *reader) line(t *broker.Talk, l *listing, have map[string]uint64) talk 
 	if ch == nil {
 		return line
 	}
-	seen := have[p.ID+":"+strconv.Itoa(p.Type)]
+	seen, _ := have.of(p.ID, t.Channel.Type, last)
 	rd.each = textSize(p.ID)
 	found := past{First: max(first, t.Deleted+1, seen+1), Last: last}
 	if l.Count > 0 && found.First <= last && rd.room > 0 {
@@ -259,7 +266,7 @@ func (s *Server) talkMessages(w http.ResponseWriter, r *http.Request) {
 		found := past{Messages: []entry{}}
 		kept, first, last := p.find(s.archive)
 		one := part{ID: p.ID, Type: p.Type}
-		if found.First, found.Last = max(first, min(ch.Seq, maxSeq)+1), last; kept != nil && found.First <= last {
+		if found.First, found.Last = max(first, had(ch.Seq, last)+1), last; kept != nil && found.First <= last {
 			if found.Next = last; rd.room > 0 {
 				found.Next = 0
 				rd.readDown(kept, &question{limit: c.Count, down: true}, &found)

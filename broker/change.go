@@ -267,13 +267,14 @@ func (b *Broker) changeConversation(r *message.Record) uint8 {
 	if n > 0 {
 		upTo = min(n, ch.last)
 	}
+	seen := max(m.joined, m.talk.Deleted) // nothing up to it can be unread
 	switch op {
 	case message.OpRead:
 		m.talk.Read = max(m.talk.Read, upTo)
 	case message.OpUnread:
-		m.talk.Read = ch.last - min(n, ch.last)
+		m.talk.Read = max(seen, ch.last-min(n, ch.last))
 	case message.OpHide:
-		m.talk.Read, m.talk.Deleted = max(m.talk.Read, upTo), upTo
+		m.talk.Read, m.talk.Deleted = max(m.talk.Read, upTo), max(m.talk.Deleted, upTo)
 	}
 	m.talk.Changed = max(r.Timestamp, m.talk.Changed+1)
 	b.touch(ch)

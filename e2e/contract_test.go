@@ -311,7 +311,6 @@ func TestContractRefuses(t *testing.T) {
 		{"/channel/keep", `{"channel_id":"a","channel_type":1,"max_age":1}`},
 		{"/channel/messagesync", `{"channel_id":"a","channel_type":1}`},
 		{"/messages", `{"channel_id":"g1","channel_type":2}`},
-		{"/conversation/sync", `{"uid":"bob","last_msg_seqs":"g1"}`},
 		{"/user/token", `{"uid":"  ","token":"x"}`},
 	} {
 		refused("a rule", "POST", s.target, s.body, 400)
