@@ -181,13 +181,14 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		of         func(*netio.Stats) *atomic.Int64
 	}{
 		{"gatepost_accepted_total", "Connections accepted.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Accepted }},
-		{"gatepost_accept_refused_total", "Connections closed at once: net.max_connections.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Refused }},
+		{"gatepost_accept_refused_total", "Connections closed at once: net.max_connections, and all others are logged in.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.Refused }},
 		{"gatepost_accept_pauses_total", "Times accept failed for want of descriptors or memory.", nil, func(s *netio.Stats) *atomic.Int64 { return &s.AcceptPauses }},
 		{"gatepost_closed_total", "Connections closed.", []string{"by", "peer"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedPeer }},
 		{"gatepost_closed_total", "", []string{"by", "error"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedError }},
 		{"gatepost_closed_total", "", []string{"by", "session"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedHandler }},
 		{"gatepost_closed_total", "", []string{"by", "idle"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedIdle }},
 		{"gatepost_closed_total", "", []string{"by", "login"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedLogin }},
+		{"gatepost_closed_total", "", []string{"by", "crowded"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedCrowded }},
 		{"gatepost_closed_total", "", []string{"by", "partial"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedPartial }},
 		{"gatepost_closed_total", "", []string{"by", "buffer"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedBuffer }},
 		{"gatepost_closed_total", "", []string{"by", "proxy"}, func(s *netio.Stats) *atomic.Int64 { return &s.ClosedProxy }},

@@ -106,7 +106,7 @@ func table() []key {
 		{name: "tls.client_ca_file", live: true, kind: text, builtin: "off", at: func(c *Config) any { return &c.TLS.ClientCAFile },
 			help: "Authorities, PEM: every client must have a certificate of one of them. \"off\": none needs one."},
 		{name: "tls.max_connections", live: true, kind: integer, builtin: "250", min: 1, max: 1_000_000, at: func(c *Config) any { return &c.TLS.MaxConnections },
-			help: "Connections inside TLS, of all; each may take 48 KiB of the budget. More are accepted and closed."},
+			help: "Connections inside TLS, of all; each may take 48 KiB of the budget. A further one takes the place of one that is not logged in, or is closed."},
 
 		{name: "webhook.url", live: true, kind: text, builtin: "off", at: func(c *Config) any { return &c.Webhook.URL },
 			help: "The application's address, http or https, that is told of messages and of who is online: POST with ?event=NAME. It is told of what comes after this was first set, at least once and in the order of each channel, and again until it answers 2xx. \"off\": nobody is told."},
@@ -142,7 +142,7 @@ func table() []key {
 		{name: "net.ring_pool", kind: size, min: 4 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Net.RingPool },
 			help: "Memory for partial frames and unsent bytes, all loops together, at least 4MiB for each. It is mapped when needed."},
 		{name: "net.max_connections", live: true, kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Net.MaxConnections },
-			help: "Connections at a time. The profile's number is lowered to what the limit of open files allows."},
+			help: "Connections at a time. A further one takes the place of one that is not logged in: the oldest of the address that has most of those; if all are logged in, it is closed. The profile's number is lowered to what the limit of open files allows."},
 		{name: "net.idle_timeout", kind: duration, builtin: "3m", min: second, max: 24 * 3600 * second, at: func(c *Config) any { return &c.Net.IdleTimeout },
 			help: "A connection that sends nothing for this long, not even a ping, is closed."},
 		{name: "net.login_timeout", kind: duration, builtin: "5s", min: second / 10, max: 3600 * second, at: func(c *Config) any { return &c.Net.LoginTimeout },

@@ -20,6 +20,7 @@ type arrival struct {
 	ws     bool
 	tls    bool
 	remote netip.AddrPort
+	guest  *guest
 }
 
 // addListeners gives the listeners to l, which must not run yet.
@@ -47,9 +48,8 @@ func (l *Loop) watchListener(i int) error {
 func (l *Loop) accept(i int) {
 	ln := &l.listeners[i]
 	for range acceptBatch {
-		if ln.tls && l.server.crowded() {
-			l.pauseSecure()
-			return
+		if l.server.lobby.busy() {
+			return // the kernel tells it again
 		}
 		fd, sa, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
@@ -63,30 +63,24 @@ func (l *Loop) accept(i int) {
 			continue
 		}
 		l.acceptFailing = false
-		if l.server.active.Add(1) > l.server.most.Load() {
-			l.server.active.Add(-1)
-			l.stats.Refused.Add(1)
-			unix.Close(fd)
-			continue
-		}
-		if ln.tls && l.server.sealed.Add(1) > l.server.mostTLS.Load() {
-			l.server.sealed.Add(-1)
-			l.server.active.Add(-1)
-			l.stats.Refused.Add(1)
-			unix.Close(fd)
-			continue
-		}
 		to := l
 		for _, other := range l.server.loops {
 			if other.conns.Load() < to.conns.Load() {
 				to = other
 			}
 		}
+		a := arrival{fd: fd, ws: ln.ws, tls: ln.tls, remote: addrPort(sa)}
 		to.conns.Add(1)
-		if ln.tls {
-			l.server.shaking.Add(1)
+		l.server.active.Add(1)
+		if a.tls {
+			l.server.sealed.Add(1)
 		}
-		to.hand(arrival{fd: fd, ws: ln.ws, tls: ln.tls, remote: addrPort(sa)})
+		if a.guest = l.server.admit(to, a.remote.Addr(), a.tls); a.guest == nil {
+			l.stats.Refused.Add(1)
+			to.discard(a)
+			continue
+		}
+		to.hand(a)
 	}
 }
 
@@ -108,40 +102,13 @@ func (l *Loop) pauseAccept(err error) {
 	l.acceptAt = l.now.Add(acceptPause)
 }
 
-// pauseSecure stops watching the listeners of TLS for a moment.
-func (l *Loop) pauseSecure() {
-	if l.secureAt.IsZero() {
-		for i := range l.listeners {
-			if l.listeners[i].tls {
-				unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, l.listeners[i].fd, nil)
-			}
-		}
-	}
-	l.secureAt = l.now.Add(acceptPause)
-}
-
 // resumeAccept watches the listeners again when the pause is over.
 func (l *Loop) resumeAccept() {
-	if !l.secureAt.IsZero() && !l.now.Before(l.secureAt) {
-		l.secureAt = time.Time{}
-		for i := range l.listeners {
-			if !l.listeners[i].tls || !l.acceptAt.IsZero() {
-				continue // the others are watched, or none is for a while yet
-			}
-			if err := l.watchListener(i); err != nil && !errors.Is(err, unix.EEXIST) {
-				l.pauseAccept(err)
-				return
-			}
-		}
-	}
 	if l.acceptAt.IsZero() || l.now.Before(l.acceptAt) {
 		return
 	}
 	l.acceptAt = time.Time{}
 	for i := range l.listeners {
-		if l.listeners[i].tls && !l.secureAt.IsZero() {
-			continue
-		}
 		if err := l.watchListener(i); err != nil && !errors.Is(err, unix.EEXIST) {
 			l.pauseAccept(err)
 			return
@@ -158,12 +125,7 @@ func (l *Loop) hand(a arrival) {
 	}
 	l.mail.Unlock()
 	if gone {
-		unix.Close(a.fd)
-		if a.tls {
-			l.server.shaking.Add(-1)
-			l.server.sealed.Add(-1)
-		}
-		l.drop()
+		l.discard(a)
 		return
 	}
 	l.pending.Store(1)
@@ -178,16 +140,33 @@ func (l *Loop) adopt() {
 	l.mail.Lock()
 	l.arrivals, l.adopting = l.adopting[:0], l.arrivals
 	l.news, l.heard = l.heard[:0], l.news
-	calls := l.calls
-	l.calls = nil
+	calls, evicted := l.calls, l.evicted
+	l.calls, l.evicted = nil, nil
 	l.mail.Unlock()
 	l.handshakes(l.heard)
 	for _, a := range l.adopting {
 		l.open(a)
 	}
+	for _, id := range evicted {
+		if c := l.slots.find(id); c != nil {
+			c.shut(ErrCrowded, false)
+		}
+	}
 	for _, f := range calls {
 		f()
 	}
+}
+
+// discard closes a socket that becomes no connection. Any goroutine.
+func (l *Loop) discard(a arrival) {
+	unix.Close(a.fd)
+	if a.tls {
+		l.server.sealed.Add(-1)
+	}
+	if a.guest != nil {
+		l.server.lobby.leave(a.guest, true)
+	}
+	l.drop()
 }
 
 // drop takes one connection off the counts.
@@ -218,16 +197,12 @@ func (l *Loop) open(a arrival) {
 	}
 	if err := l.watch(c); err != nil {
 		l.server.opt.Logger.Warn("connection refused", "error", err)
-		unix.Close(a.fd)
 		l.stats.ClosedError.Add(1)
-		if a.tls {
-			l.server.shaking.Add(-1)
-			l.server.sealed.Add(-1)
-		}
 		l.slots.give(c)
-		l.drop()
+		l.discard(a)
 		return
 	}
+	l.welcome(c, a.guest)
 	l.stats.Accepted.Add(1)
 	l.wheel.arm(c, l.deadline(c))
 	if c.stage == stagePlain {

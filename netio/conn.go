@@ -105,6 +105,7 @@ func (c *Conn) SendText() {
 func (c *Conn) SetEstablished() {
 	c.established = true
 	c.loop.known(c)
+	c.loop.part(c, false)
 	c.last = c.loop.tick
 	c.loop.wheel.arm(c, c.loop.deadline(c))
 }

@@ -81,7 +81,7 @@ func (l *Loop) Freeze() {
 	for i := range l.listeners {
 		unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, l.listeners[i].fd, nil)
 	}
-	l.acceptAt, l.secureAt = time.Time{}, time.Time{}
+	l.acceptAt = time.Time{}
 	l.slots.each(func(c *Conn) {
 		switch {
 		case c.stage == stageTLS:
@@ -108,6 +108,7 @@ func (l *Loop) GiveUp(keep func(*Conn) bool, take func(c *Conn, fd int, state []
 			return
 		}
 		take(c, int(c.fd), c.appendState(nil))
+		l.part(c, true)
 		l.clearPartial(c)
 		l.wheel.remove(c)
 		if c.in != nil {
@@ -291,6 +292,9 @@ func (l *Loop) Restore(fd int, state []byte) (*Conn, error) {
 	if c.out != nil {
 		c.high = c.High()
 		c.markDirty()
+	}
+	if !c.established {
+		l.server.lobby.readmit(l, c)
 	}
 	l.wheel.arm(c, l.deadline(c))
 	if !c.opened {

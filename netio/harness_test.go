@@ -229,6 +229,14 @@ func run(t testing.TB, s *Server, gates ...*gate) {
 		if n := s.Conns(); n != 0 {
 			t.Errorf("%d connections are still counted", n)
 		}
+		if b := &s.lobby; b.oldest != nil || len(b.from) != 0 || b.leaving != 0 || b.leavingTLS != 0 {
+			t.Errorf("%d addresses, %d who leave are still counted", len(b.from), b.leaving)
+		}
+		for i, l := range s.Loops() {
+			if len(l.guests) != 0 || l.running != 0 || len(l.shaking) != 0 {
+				t.Errorf("loop %d: %d guests, %d handshakes of %d addresses are still counted", i, len(l.guests), l.running, len(l.shaking))
+			}
+		}
 	})
 }
 

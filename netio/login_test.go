@@ -91,7 +91,7 @@ func TestStrangersTakeLittle(t *testing.T) {
 			strangers[i] = dialIt(t, s)
 			strangers[i].Write(make([]byte, 900))
 		}
-		eventually(t, "those above the share are closed", func() bool { return g.closedWith(ErrNoBuffer) == 5 })
+		eventually(t, "five made room", func() bool { return g.closedWith(ErrCrowded) == 5 })
 		if n := s.loops[0].stats.RingsLent.Load(); n > int64(most) {
 			t.Errorf("%d rings are lent, strangers may have %d", n, most)
 		}

@@ -3,6 +3,7 @@ package netio
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -73,6 +74,7 @@ type Loop struct {
 	arrivals []arrival // under mail
 	calls    []func()  // under mail: for the next round
 	news     []uint64  // under mail: connections whose TLS handshake went on
+	evicted  []uint64  // under mail: guests that have to make room
 	gone     bool      // under mail: no arrivals, no calls, no writes to wakefd any more
 
 	// owned by the goroutine of Run
@@ -91,12 +93,16 @@ type Loop struct {
 	strangers     int              // connections that have a ring for input and are not logged in
 	maxStrangers  int
 	scratch       *ring.Buffer
-	sealed        []byte    // scratch of TLS
-	secureAt      time.Time // listeners of TLS are not watched until then; zero: they are
-	evicted       uint32    // tick of the last evict
-	heard         []uint64  // spare of news
-	peeking       bool      // the bytes in scratch are still in the kernel too
-	returned      bool      // a ring came back since the last feed
+	sealed        []byte             // scratch of TLS
+	guests        map[uint32]*guest  // by slot: who is not logged in
+	turns         list               // handshakes that wait for their turn
+	running       int                // handshakes that run
+	ended         bool               // one of them ended in this round
+	shaking       map[netip.Addr]int // handshakes that run, by network
+	hurried       uint32             // tick of the last hurry
+	heard         []uint64           // spare of news
+	peeking       bool               // the bytes in scratch are still in the kernel too
+	returned      bool               // a ring came back since the last feed
 	trimAt        time.Time
 	adopting      []arrival
 	listeners     []listener
@@ -131,6 +137,8 @@ func (q *list) take() []uint64 {
 func newLoop(s *Server, index int) (*Loop, error) {
 	l := &Loop{
 		reasons: make(map[uint32]error),
+		guests:  make(map[uint32]*guest),
+		shaking: make(map[netip.Addr]int),
 		server:  s,
 		index:   index,
 		epfd:    -1,
@@ -262,6 +270,7 @@ func (l *Loop) round(n int) time.Duration {
 	sleep := l.handler.OnRound(l.now)
 	l.flushDirty()
 	l.reap()
+	l.takeTurns()
 	l.feed()
 	l.trim()
 	return l.sleep(sleep)
@@ -366,9 +375,6 @@ func (l *Loop) sleep(d time.Duration) time.Duration {
 	}
 	if !l.acceptAt.IsZero() {
 		d = earlier(d, time.Until(l.acceptAt))
-	}
-	if !l.secureAt.IsZero() {
-		d = earlier(d, time.Until(l.secureAt))
 	}
 	if !l.trimAt.IsZero() {
 		d = earlier(d, time.Until(l.trimAt))
@@ -489,12 +495,7 @@ func (l *Loop) shutdown() {
 	l.arrivals = nil
 	l.mail.Unlock()
 	for _, a := range rest {
-		unix.Close(a.fd)
-		if a.tls {
-			l.server.shaking.Add(-1)
-			l.server.sealed.Add(-1)
-		}
-		l.drop()
+		l.discard(a)
 	}
 	l.slots.each(func(c *Conn) { c.shut(ErrStopped, false) })
 	l.reap()

@@ -18,7 +18,7 @@ type Options struct {
 	ReadBudget     int           // bytes read from one connection per turn; default 256 KiB
 	OutLimit       int           // unsent bytes at which Conn.High becomes true; default 256 KiB
 	PoolBytes      int           // rings lent at most, bytes over all loops; default 64 MiB, at least 4 MiB per loop
-	MaxConns       int           // connections over all loops; more are accepted and closed; default 100,000
+	MaxConns       int           // connections over all loops; a further one takes the place of the oldest that is not logged in, or is closed; default 100,000
 	IdleTimeout    time.Duration // nothing received after SetEstablished; default 3 min
 	LoginTimeout   time.Duration // from accept to SetEstablished; default 5 s
 	PartialTimeout time.Duration // an incomplete frame without progress, or of any age when the pool is used up; default 30 s
@@ -26,7 +26,7 @@ type Options struct {
 	LoginBytes     int           // bytes that may wait unconsumed before SetEstablished, and then a quarter of the input's rings is for such connections; default no bound
 	ProxyProtocol  bool          // every connection must begin with a PROXY v1 or v2 header
 	TLS            *tls.Config   // for ListenTLS; nil: none
-	MaxTLS         int           // connections inside TLS over all loops; more are accepted and closed; default MaxConns
+	MaxTLS         int           // connections inside TLS over all loops; likewise; default MaxConns
 	Sockets        Sockets       // of every connection
 	Logger         *slog.Logger  // default: discard
 }
@@ -100,6 +100,9 @@ var (
 	ErrIdle = errors.New("connection was idle too long")
 	// ErrLogin is returned when SetEstablished was not called within LoginTimeout.
 	ErrLogin = errors.New("no login in time")
+	// ErrCrowded is returned when a connection that is not logged in had to make
+	// room for a newer one.
+	ErrCrowded = errors.New("not logged in while others need the place")
 	// ErrPartial is returned when a frame stayed incomplete for PartialTimeout.
 	ErrPartial = errors.New("frame stayed incomplete too long")
 	// ErrTooLarge is returned when the handler leaves 2 MiB unconsumed without pausing.

@@ -38,6 +38,7 @@ func (c *Conn) readProxy() (bool, error) {
 	if from.IsValid() {
 		c.setRemote(from)
 	}
+	c.loop.move(c)
 	c.stage = c.next
 	if c.stage == stagePlain {
 		c.enter(stagePlain)

@@ -24,8 +24,8 @@ func (l *Loop) turn(c *Conn) {
 			l.later(c)
 			return
 		}
-		if c.stage == stageTLS && c.tls.wire.busy() {
-			return // handshakes goes on with it
+		if c.stage == stageTLS && (!l.mayShake(c) || c.tls.wire.busy()) {
+			return // takeTurns or handshakes goes on with it
 		}
 		n := l.read(c, budget)
 		if n < 0 {
@@ -213,7 +213,7 @@ func (l *Loop) keep(c *Conn, n int) error {
 	}
 	stranger := !c.established && l.server.opt.LoginBytes > 0
 	if stranger && l.strangers >= l.maxStrangers {
-		return ErrNoBuffer
+		l.dropStranger()
 	}
 	b, ok := l.pool.Get(n)
 	if !ok {
@@ -226,6 +226,21 @@ func (l *Loop) keep(c *Conn, n int) error {
 		l.strangers++
 	}
 	return nil
+}
+
+// dropStranger takes the ring of the one that holds it longest and is not logged
+// in, and closes that.
+func (l *Loop) dropStranger() {
+	for slot := l.oldest; slot != none; {
+		c := l.slots.at(slot)
+		slot = c.olderThan
+		if c.stranger {
+			c.shut(ErrCrowded, false)
+			l.clearPartial(c)
+			l.putIn(c)
+			return
+		}
+	}
 }
 
 // tooMuch says whether n unconsumed bytes are more than c may have before the
@@ -261,7 +276,9 @@ func (l *Loop) step(c *Conn) {
 		case stageUpgrade:
 			more, err = c.readUpgrade()
 		case stageTLS:
-			c.shake()
+			if l.mayShake(c) {
+				c.shake()
+			}
 			more = false
 		case stageFrames:
 			if l.peeking {

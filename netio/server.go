@@ -13,10 +13,11 @@ type Server struct {
 	opt     Options
 	loops   []*Loop
 	active  atomic.Int64 // connections, counted from accept to close
-	shaking atomic.Int64 // of them, those of TLS whose handshake is not done
+	shaking atomic.Int64 // handshakes of TLS that run
 	sealed  atomic.Int64 // of them, those of TLS
 	most    atomic.Int64 // Options.MaxConns, or as set since
 	mostTLS atomic.Int64 // Options.MaxTLS, likewise
+	lobby   lobby
 	tcp     []netip.AddrPort
 	ws      []netip.AddrPort
 	tls     []netip.AddrPort

@@ -9,13 +9,14 @@ import (
 // Stats counts what one loop did since the start. Any goroutine may read it.
 type Stats struct {
 	Accepted      atomic.Int64 // connections this loop got
-	Refused       atomic.Int64 // closed at once: MaxConns reached (loop 0)
+	Refused       atomic.Int64 // closed at once: MaxConns reached, and all are logged in (loop 0)
 	AcceptPauses  atomic.Int64 // accept failed for want of descriptors or memory (loop 0)
 	ClosedPeer    atomic.Int64 // closed by the peer
 	ClosedError   atomic.Int64 // closed by a system error, mostly resets
 	ClosedHandler atomic.Int64 // closed by the handler
 	ClosedIdle    atomic.Int64 // ErrIdle
 	ClosedLogin   atomic.Int64 // ErrLogin and ErrLoginSize
+	ClosedCrowded atomic.Int64 // ErrCrowded
 	ClosedPartial atomic.Int64 // ErrPartial
 	ClosedBuffer  atomic.Int64 // ErrTooLarge, ErrNoBuffer and ErrStuck
 	ClosedProxy   atomic.Int64 // ErrProxy
@@ -51,6 +52,8 @@ func (s *Stats) closed(reason error, byHandler bool) {
 		s.ClosedIdle.Add(1)
 	case errors.Is(reason, ErrLogin), errors.Is(reason, ErrLoginSize):
 		s.ClosedLogin.Add(1)
+	case errors.Is(reason, ErrCrowded):
+		s.ClosedCrowded.Add(1)
 	case errors.Is(reason, ErrPartial):
 		s.ClosedPartial.Add(1)
 	case errors.Is(reason, ErrTooLarge), errors.Is(reason, ErrNoBuffer), errors.Is(reason, ErrStuck):

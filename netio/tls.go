@@ -24,9 +24,12 @@ const (
 	// tlsAhead is how many bytes may wait for a handshake before no more are
 	// read: what a client sends right behind it.
 	tlsAhead = 32 << 10
-	// maxHandshakes is how many run at a time; each has a goroutine. Further
-	// connections wait in the kernel's queue.
+	// maxHandshakes is how many run at a time over all loops, if half of the
+	// connections that may be are no fewer; each has a goroutine. Further ones wait
+	// for their turn, with what they sent left in the kernel.
 	maxHandshakes = 256
+	// slowHandshake is how long one may take while others wait.
+	slowHandshake = time.Second
 )
 
 // secure is the TLS side of a connection. The handshake runs in a goroutine of
@@ -35,7 +38,9 @@ type secure struct {
 	conn *tls.Conn
 	wire wire
 	then stage  // after the handshake
-	on   bool   // the handshake is done
+	turn bool   // the handshake began
+	wait bool   // it waits for its turn
+	on   bool   // it is done
 	more bool   // bytes may wait in the wire or in conn
 	rest []byte // sealed bytes that the socket did not take yet
 }
@@ -184,7 +189,7 @@ func (l *Loop) handshakes(ids []uint64) {
 			c.shut(fmt.Errorf("%w: %w", ErrTLS, err), false)
 		default:
 			s.on = true
-			l.server.shaking.Add(-1)
+			l.shook(c)
 			s.more = true // what came behind the handshake may be in the tls.Conn already
 			if c.stage = s.then; c.stage == stagePlain {
 				c.enter(stagePlain)
@@ -334,7 +339,9 @@ func (l *Loop) goodbyeSealed(c *Conn) {
 	s := c.tls
 	l.server.sealed.Add(-1)
 	if !s.on {
-		l.server.shaking.Add(-1)
+		if s.turn {
+			l.shook(c)
+		}
 		s.wire.finish(net.ErrClosed)
 		return
 	}
@@ -348,18 +355,83 @@ func (l *Loop) goodbyeSealed(c *Conn) {
 	s.wire.out = nil
 }
 
-// crowded reports whether there are as many handshakes as may be. Those that take
-// longer than a second make room then.
-func (s *Server) crowded() bool { return s.shaking.Load() >= maxHandshakes }
+// mayShake reports whether the handshake of c has begun or begins now. If not, it
+// waits for its turn: as they came, but one of an address that has half of those
+// that run lets others pass.
+func (l *Loop) mayShake(c *Conn) bool {
+	s := c.tls
+	switch {
+	case s.turn || s.conn != nil:
+		return true
+	case s.wait:
+		return false
+	case l.fits(c):
+		l.begin(c)
+		return true
+	}
+	s.wait = true
+	l.turns.add(c)
+	return false
+}
 
-// evict ends handshakes that stand still while others wait.
-func (l *Loop) evict() {
-	if l.server.opt.TLS == nil || l.evicted == l.tick || !l.server.crowded() {
+// fits reports whether one more handshake may run, of c's address.
+func (l *Loop) fits(c *Conn) bool {
+	s := l.server
+	most := min(maxHandshakes, int(min(s.most.Load(), s.mostTLS.Load())/2)) / len(s.loops)
+	most = max(most, 1)
+	return l.running < most && l.shaking[network(c.RemoteAddr().Addr())] < (most+1)/2
+}
+
+// begin makes it c's turn. The time for its login counts from now.
+func (l *Loop) begin(c *Conn) {
+	c.tls.turn, c.tls.wait = true, false
+	l.running++
+	l.shaking[network(c.RemoteAddr().Addr())]++
+	l.server.shaking.Add(1)
+	c.born = l.tick
+	l.wheel.arm(c, l.deadline(c))
+}
+
+// shook ends what begin began.
+func (l *Loop) shook(c *Conn) {
+	c.tls.turn = false
+	l.running--
+	l.server.shaking.Add(-1)
+	from := network(c.RemoteAddr().Addr())
+	if l.shaking[from]--; l.shaking[from] == 0 {
+		delete(l.shaking, from)
+	}
+	l.ended = true
+}
+
+// takeTurns begins handshakes in the place of those that ended in this round.
+func (l *Loop) takeTurns() {
+	if !l.ended {
 		return
 	}
-	l.evicted = l.tick
+	l.ended = false
+	for _, id := range l.turns.take() {
+		c := l.slots.find(id)
+		switch {
+		case c == nil || c.closing:
+		case l.fits(c):
+			l.begin(c)
+			c.again = true
+			l.later(c)
+		default:
+			l.turns.add(c)
+		}
+	}
+}
+
+// hurry ends handshakes that stand still while others wait for their turn.
+func (l *Loop) hurry() {
+	if len(l.turns.ids) == 0 || l.hurried == l.tick {
+		return
+	}
+	l.hurried = l.tick
 	l.slots.each(func(c *Conn) {
-		if c.tls != nil && !c.tls.on && l.limits.timeOf(l.tick)-l.limits.timeOf(c.born) > time.Second {
+		if c.tls != nil && c.tls.turn && l.limits.timeOf(l.tick)-l.limits.timeOf(c.born) > slowHandshake {
 			c.shut(ErrLogin, false)
 		}
 	})

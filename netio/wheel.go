@@ -135,8 +135,9 @@ func (l *Loop) deadline(c *Conn) uint32 {
 			at = tick
 		}
 	}
-	waiting := c.paused || c.starvedIn // for us, not for the peer
-	if !c.established && l.limits.login > 0 {
+	turn := c.tls != nil && c.tls.wait
+	waiting := c.paused || c.starvedIn || turn // for us, not for the peer
+	if !c.established && l.limits.login > 0 && !turn {
 		note(c.born + l.limits.login + 1)
 	}
 	if c.established && l.limits.idle > 0 {
@@ -157,7 +158,7 @@ func (l *Loop) deadline(c *Conn) uint32 {
 
 // expire closes the connections whose time is over.
 func (l *Loop) expire() {
-	l.evict()
+	l.hurry()
 	for c := l.wheel.pop(l.tick); c != nil; c = l.wheel.pop(l.tick) {
 		if at := l.deadline(c); at == 0 || at > l.tick {
 			l.wheel.arm(c, at)
@@ -242,7 +243,7 @@ func (l *Loop) nextExpiry() uint32 {
 			at = p
 		}
 	}
-	if len(l.starvedOut.ids) > 0 && (at == 0 || l.tick+1 < at) {
+	if len(l.starvedOut.ids)+len(l.turns.ids) > 0 && (at == 0 || l.tick+1 < at) {
 		at = l.tick + 1
 	}
 	return at

@@ -162,6 +162,7 @@ func (l *Loop) finish(c *Conn) {
 		l.server.opt.Logger.Debug("connection closed", "remote", c.RemoteAddr(), "reason", reason)
 	}
 	l.stats.closed(reason, c.byHandler)
+	l.part(c, true)
 	l.clearPartial(c)
 	l.wheel.remove(c)
 	if c.in != nil {
