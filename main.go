@@ -235,6 +235,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		DedupWindow:     cfg.Broker.DedupWindow,
 		MaxChannels:     cfg.Broker.MaxChannels,
 		CheckpointBytes: cfg.Wal.RollSize / 2,
+		MaxOfUser:       max(cfg.Net.MaxConnections/2, 1),
 		Strict:          cfg.Broker.PersonAllowList,
 		Hooks:           cfg.Webhook.On(),
 		Logger:          logger,

@@ -19,6 +19,7 @@ type Options struct {
 	// CheckpointBytes is how many bytes of records the log must have behind a
 	// checkpoint for the next to be worth it.
 	CheckpointBytes int64
+	MaxOfUser       int  // connections of one user; a further one ends the oldest; 0: no limit
 	Hooks           bool // somebody asks for Work
 	Strict          bool // a person is sent to by those on their list only
 	Logger          *slog.Logger
@@ -522,6 +523,11 @@ func (b *Broker) attach(a *Attach) {
 		}
 		b.stats.Kicks.Add(1)
 		b.post(c.loop, Delivery{Kind: Kick, Conn: c.conn, Reason: reason})
+	}
+	for b.o.MaxOfUser > 0 && len(kept) >= b.o.MaxOfUser {
+		b.stats.Kicks.Add(1)
+		b.post(kept[0].loop, Delivery{Kind: Kick, Conn: kept[0].conn, Reason: message.ReasonConnectKick})
+		kept = slices.Delete(kept, 0, 1)
 	}
 	u.online = kept
 	b.enter(u, a, deviceID)

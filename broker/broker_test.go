@@ -560,6 +560,19 @@ func (b *box) state() map[string]string {
 	return s
 }
 
+// One user has so many connections and no more: the oldest makes room. Who has
+// none yet is not concerned.
+func TestAUserHasSoManyConnections(t *testing.T) {
+	b := newBox(t, Options{MaxOfUser: 3})
+	for conn := uint64(1); conn <= 3; conn++ {
+		b.expect("there is room", b.online("bob", conn, 0, ""))
+	}
+	b.expect("the fourth", b.online("bob", 4, 1, "web"), "kick 1 reason 12")
+	b.expect("one that replaces its device", b.online("bob", 5, 1, "web"), "kick 4 reason 0")
+	b.expect("the next", b.online("bob", 6, 0, ""), "kick 2 reason 12")
+	b.expect("somebody else", b.online("alice", 7, 0, ""))
+}
+
 // A message to one online receiver costs no allocation but for the growth of
 // the tables of its channel and of the window.
 func TestAllocsOfACommit(t *testing.T) {

@@ -142,7 +142,7 @@ func table() []key {
 		{name: "net.ring_pool", kind: size, min: 4 * mib, max: 1 * gib, at: func(c *Config) any { return &c.Net.RingPool },
 			help: "Memory for partial frames and unsent bytes, all loops together, at least 4MiB for each. It is mapped when needed."},
 		{name: "net.max_connections", live: true, kind: integer, min: 1, max: 1_000_000, at: func(c *Config) any { return &c.Net.MaxConnections },
-			help: "Connections at a time. A further one takes the place of one that is not logged in: the oldest of the address that has most of those; if all are logged in, it is closed. The profile's number is lowered to what the limit of open files allows."},
+			help: "Connections at a time. A further one takes the place of one that is not logged in: the oldest of the address that has most of those; if all are logged in, it is closed. One user has half of them at most, and a further login ends the oldest. The profile's number is lowered to what the limit of open files allows."},
 		{name: "net.idle_timeout", kind: duration, builtin: "3m", min: second, max: 24 * 3600 * second, at: func(c *Config) any { return &c.Net.IdleTimeout },
 			help: "A connection that sends nothing for this long, not even a ping, is closed."},
 		{name: "net.login_timeout", kind: duration, builtin: "5s", min: second / 10, max: 3600 * second, at: func(c *Config) any { return &c.Net.LoginTimeout },
