@@ -186,3 +186,28 @@ func TestTheOldestHalfLoginMakesRoom(t *testing.T) {
 		t.Errorf("%d made room, want 21; %d rings are lent, at most %d", n, rings, most)
 	}
 }
+
+// Who is not logged in, pings and reads nothing holds little output.
+func TestPingsOfStrangersTakeLittle(t *testing.T) {
+	g := newGate()
+	g.open = func(*Conn) {}
+	s := serve(t, Options{LoginTimeout: time.Minute, PartialTimeout: time.Minute}, g)
+	raw := dial(t, s.WSAddr())
+	raw.SetReadBuffer(4 << 10)
+	c := upgrade(t, raw)
+	pings := bytes.Repeat(frame(0x80|opPing, make([]byte, wsControl)), 1000)
+	most, sent := 0, s.loops[0].stats.BytesIn.Load()
+	for range 40 { // 5 MB
+		if _, err := c.duplex.Write(pings); err != nil {
+			t.Fatal(err)
+		}
+		sent += int64(len(pings))
+		eventually(t, "all are read", func() bool { return s.loops[0].stats.BytesIn.Load() == sent })
+		s.loops[0].Call(func() {
+			s.loops[0].slots.each(func(c *Conn) { most = max(most, c.Pending()) })
+		})
+	}
+	if most > 2*strangerOut {
+		t.Errorf("%d bytes wait for a client that is not logged in", most)
+	}
+}

@@ -80,6 +80,9 @@ func (l *Loop) read(c *Conn, budget int) int {
 		c.starvedIn = false
 	}
 	free = free[:min(len(free), budget)]
+	if c.stage == stageTLS {
+		free = free[:min(len(free), tlsAhead)] // all of it goes to the handshake
+	}
 	n, err := unix.Read(int(c.fd), free)
 	if n <= 0 {
 		if !own {

@@ -24,6 +24,9 @@ const (
 	// tlsAhead is how many bytes may wait for a handshake before no more are
 	// read: what a client sends right behind it.
 	tlsAhead = 32 << 10
+	// tlsUnread is how many bytes that TLS itself answers with may wait for a peer
+	// that does not read: more than a record, of which the rest may wait as well.
+	tlsUnread = 2 * tlsRecord
 	// maxHandshakes is how many run at a time over all loops, if half of the
 	// connections that may be are no fewer; each has a goroutine. Further ones wait
 	// for their turn, with what they sent left in the kernel.
@@ -44,6 +47,8 @@ type secure struct {
 	more bool   // bytes may wait in the wire or in conn
 	rest []byte // sealed bytes that the socket did not take yet
 }
+
+var errUnread = errors.New("it asks for more and more and does not read the answers")
 
 // wire is what a tls.Conn reads from and writes to.
 type wire struct {
@@ -230,6 +235,12 @@ func (l *Loop) readSealed(c *Conn) int {
 	err := c.tls.open(p, c.in)
 	if c.tls.collect() {
 		c.markDirty()
+		if len(c.tls.rest) > tlsUnread { // it asks for new keys: each such record is answered
+			l.sendSealed(c)
+		}
+	}
+	if err == nil && len(c.tls.rest) > tlsUnread {
+		err = errUnread
 	}
 	l.deliver(c)
 	switch {

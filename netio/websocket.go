@@ -24,7 +24,9 @@ const (
 	opPing     = 9
 	opPong     = 10
 
-	wsControl = 125      // payload of a control frame at most
+	wsControl   = 125     // payload of a control frame at most
+	strangerOut = 4 << 10 // unsent output at which who is not logged in gets no more pongs
+
 	wsMessage = 16 << 20 // payload of a message at most; it is a stream, nothing keeps it whole
 
 	closeNormal   = 1000
@@ -275,7 +277,7 @@ func (c *Conn) control(op int, payload []byte) (code uint16, err error) {
 	case opPing:
 		// A client that pings and does not read gets no more answers than the
 		// limit; answering the latest is enough.
-		if !c.High() {
+		if !c.High() && (c.established || c.Pending() < strangerOut) {
 			c.sendControl(opPong, payload)
 		}
 	case opClose:
