@@ -61,7 +61,8 @@ type event struct {
 	attach    Attach
 	detach    bool
 	read      []Position // with detach
-	ask       func()     // on apply's goroutine
+	catchUp   *CatchUp
+	ask       func() // on apply's goroutine
 }
 
 // lookAhead is for how many messages at a time what the dedup window needs is
@@ -95,6 +96,9 @@ type Broker struct {
 	renewed  map[string]struct{}         // uids whose account the last checkpoint has not
 	from     uint64                      // generation of the log that the next checkpoint begins behind; 0: not known yet
 	index    uint64                      // of the newest group that was applied
+	numbers  uint64                      // of memberships given so far
+	marked   []int64                     // per loop: number of the newest batch of its read positions that came
+	early    []event                     // CatchUps that wait for read positions
 	// incomplete says that channels or members may be missing, because the
 	// metadata or the log was damaged. It lasts until a checkpoint holds what came
 	// after the damage. While it is set, deleted has the keys of deleted channels.
@@ -230,7 +234,7 @@ const maxOutgoing = 1024
 func (b *Broker) Run(out []Outbox) error {
 	defer b.inbox.Close()
 	defer b.pulse.Say(queue.Rests)
-	b.outboxes, b.outgoing = out, make([][]Delivery, len(out))
+	b.outboxes, b.outgoing, b.marked = out, make([][]Delivery, len(out)), make([]int64, len(out))
 	var events []event
 	for {
 		var ok bool
@@ -271,6 +275,8 @@ func (b *Broker) handle(e *event) error {
 		return err
 	case e.ask != nil:
 		e.ask()
+	case e.catchUp != nil:
+		b.catchUp(e)
 	case e.detach:
 		b.detach(&e.attach, e.read)
 	default:
@@ -340,6 +346,9 @@ func (b *Broker) apply(c *message.Committed) error {
 				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), r.Kind)
 		}
 	}
+	if n := batch.Len(); n > 0 {
+		b.markedBy(batch.Origin(n - 1))
+	}
 	return nil
 }
 
@@ -356,6 +365,9 @@ func (b *Broker) notDurable(batch *message.Batch) {
 			batch.Retain()
 			b.post(o.Loop, Delivery{Kind: Unsaved, Batch: batch, Off: uint32(batch.Offset(i))})
 		}
+	}
+	if n := batch.Len(); n > 0 {
+		b.markedBy(batch.Origin(n - 1))
 	}
 }
 
@@ -439,6 +451,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		// as nothing of others lies between.
 		if own != nil {
 			own.spoke(seq)
+			own.wrote = own.moving(r.Device, r.Tag) || own.wrote
 			if at, _ := own.position(r.Device, r.Tag); !server && at == seq-1 {
 				own.advance(r.Device, r.Tag, seq)
 			}
@@ -454,7 +467,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 	for _, m := range ch.members {
 		for j := range m.user.online {
 			to := &m.user.online[j]
-			if to.conn == o.Conn && to.loop == o.Loop {
+			if to.conn == o.Conn && to.loop == o.Loop || seq != 0 && to.withholds(m) {
 				continue
 			}
 			if seq != 0 {
@@ -462,7 +475,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 			}
 			batch.Retain()
 			b.post(to.loop, Delivery{Kind: Push, Conn: to.conn, MessageID: r.MessageID, Seq: seq,
-				Channel: ch.Channel, Batch: batch, Off: uint32(batch.Offset(i))})
+				Channel: ch.Channel, Member: m.number, Batch: batch, Off: uint32(batch.Offset(i))})
 			pushes++
 		}
 	}
@@ -502,6 +515,7 @@ func (b *Broker) cursor(r *message.Record) {
 		return
 	}
 	if m := u.in.get(ch); m != nil {
+		m.moving(r.Device, r.Tag)
 		m.advance(r.Device, r.Tag, min(uint64(max(r.MessageID, 0)), ch.last))
 		b.touch(ch)
 	}
@@ -532,30 +546,13 @@ func (b *Broker) attach(a *Attach) {
 	u.online = kept
 	b.enter(u, a, deviceID)
 	b.status(u, a, true)
-	b.missed(u, a, func(d Delivery) { b.post(a.Loop, d) })
+	b.begin(u, &u.online[len(u.online)-1])
 }
 
 // enter puts a connection of a user online.
 func (b *Broker) enter(u *user, a *Attach, deviceID uint64) {
 	u.online = append(u.online, connection{conn: a.Conn, loop: a.Loop, device: a.Device, master: a.Master, tag: a.Tag, deviceID: deviceID})
 	b.stats.Users.Store(int64(len(b.users)))
-}
-
-// missed says what waits for a connection that has come.
-func (b *Broker) missed(u *user, a *Attach, say func(Delivery)) {
-	if b.accounts[a.UID].IsSilent(a.Device) {
-		return
-	}
-	for _, m := range u.in.list() {
-		ch := m.channel
-		if m.guest {
-			continue
-		}
-		if from, own := m.position(a.Device, a.Tag); from < ch.last {
-			m.settle(a.Device, a.Tag)
-			say(Delivery{Kind: Missed, Own: own, Conn: a.Conn, Channel: ch.Channel, Seq: from + 1, Last: ch.last})
-		}
-	}
 }
 
 func (b *Broker) detach(a *Attach, read []Position) {
@@ -569,6 +566,7 @@ func (b *Broker) detach(a *Attach, read []Position) {
 			continue // deleted meanwhile
 		}
 		if m := u.in.get(ch); m != nil {
+			m.moving(a.Device, a.Tag)
 			m.advance(a.Device, a.Tag, min(r.Seq, ch.last))
 			b.touch(ch)
 		}

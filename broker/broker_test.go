@@ -195,8 +195,21 @@ func group(op message.ChangeOp, id string, members ...string) message.Record {
 }
 
 func (b *box) online(uid string, conn uint64, device uint8, id string) []Delivery {
-	b.attach(&Attach{UID: uid, Conn: conn, Loop: 1, Device: device, DeviceID: id, Master: b.master})
-	return b.out()
+	return b.arrive(&Attach{UID: uid, Conn: conn, Loop: 1, Device: device, DeviceID: id, Master: b.master})
+}
+
+// arrive is attach, and asks for all that was missed.
+func (b *box) arrive(a *Attach) []Delivery {
+	b.t.Helper()
+	b.attach(a)
+	all := b.out()
+	for len(all) > 0 && all[len(all)-1].Kind == More {
+		if err := b.handle(&event{catchUp: &CatchUp{Attach: *a, Channels: 10}}); err != nil {
+			b.t.Fatal(err)
+		}
+		all = append(all[:len(all)-1], b.out()...)
+	}
+	return all
 }
 
 // short is a delivery as a line of a dialogue.
@@ -267,8 +280,7 @@ func TestWhatADeviceDidNotAcknowledgeComesAgain(t *testing.T) {
 	conn := uint64(0)
 	come := func(tag uint32) []Delivery {
 		conn++
-		b.attach(&Attach{UID: "bob", Conn: conn, Loop: 1, Tag: tag, DeviceID: fmt.Sprint("d", tag)})
-		return b.out()
+		return b.arrive(&Attach{UID: "bob", Conn: conn, Loop: 1, Tag: tag, DeviceID: fmt.Sprint("d", tag)})
 	}
 	come(1)
 	come(2)

@@ -15,8 +15,18 @@ const (
 	// speaks of, 0 if that was too long ago. It is not acknowledged.
 	Event
 	// Missed says that messages of Channel from Seq to Last wait for the
-	// connection. Own: that is by the device's own read position.
+	// connection. Own: that is by the device's own read position, or its user has
+	// sent some of them since the connection came.
 	Missed
+	// More says that messages of other channels wait, NoMore that none do; see
+	// CatchUp.
+	More
+	NoMore
+	// Begun answers a CatchUp that begins again: what was pushed before it and is
+	// in no channel that the loop knows of will be reported as Missed.
+	Begun
+	// Left says that a membership has ended: Channel, Member.
+	Left
 	// Fetched answers a Fetch: Channel, Page, Retry, Partial.
 	Fetched
 	// Kick ends a connection; with Reason 0 without a word.
@@ -43,6 +53,7 @@ type Delivery struct {
 	MessageID int64
 	Seq       uint64
 	Last      uint64
+	Member    uint64 // of Push, Missed, Left: number of the membership, which grows with each that begins
 	Channel   *message.Channel
 	Batch     *message.Batch
 	Page      *message.Page

@@ -37,24 +37,30 @@ func (b *Broker) DeviceSecret() [16]byte { return b.devices }
 // and Run.
 func (b *Broker) TakeOver(secret [16]byte) { b.devices = secret }
 
-// Resume puts a connection of the process before online, and calls missed for what
-// waits for it. Unlike Attach it ends no other, and the application is not told:
-// for it the connection never went. Between Ready and Run: what waits must be known
-// before the connection says or acknowledges anything, or what it has acknowledged
-// meanwhile would be pushed again as if it were new.
-func (b *Broker) Resume(a Attach, s Seat, missed func(Delivery)) {
+// Resume puts a connection of the process before online, and reports whether it may
+// have missed something: then CatchUp says what. Unlike Attach it ends no other, and
+// the application is not told: for it the connection never went. Between Ready and
+// Run.
+func (b *Broker) Resume(a Attach, s Seat) (more bool) {
 	a.Master = s.Master
 	u := b.user(a.UID)
 	b.enter(u, &a, s.Device)
-	b.missed(u, &a, missed)
+	if b.accounts[a.UID].IsSilent(a.Device) || u.in.len() == 0 {
+		return false
+	}
+	u.online[len(u.online)-1].scan = scan{upTo: b.numbers}
+	return true
 }
 
-// Channel returns a channel, nil if there is none. Between Ready and Run.
-func (b *Broker) Channel(typ uint8, id []byte) *message.Channel {
-	if ch := b.channels[string(b.channelKey(typ, id))]; ch != nil {
-		return ch.Channel
+// Channel returns a channel and the number of a user's membership in it, nil and 0
+// if there is none. Between Ready and Run.
+func (b *Broker) Channel(typ uint8, id []byte, uid string) (*message.Channel, uint64) {
+	if ch, u := b.channels[string(b.channelKey(typ, id))], b.users[uid]; ch != nil && u != nil {
+		if m := u.in.get(ch); m != nil {
+			return ch.Channel, m.number
+		}
 	}
-	return nil
+	return nil, 0
 }
 
 func newSecret() (s [16]byte) {

@@ -6,7 +6,7 @@ import "slices"
 // fewMemberships are looked through, beyond that there is a table. A table for
 // each user took 250 bytes of the 1,050 that a pair of users with a channel takes.
 type memberships struct {
-	all []*membership
+	all []*membership            // in the order of their numbers
 	by  map[*channel]*membership // nil up to fewMemberships
 }
 
@@ -50,10 +50,8 @@ func (s *memberships) add(m *membership) {
 }
 
 func (s *memberships) remove(m *membership) {
-	if i := slices.Index(s.all, m); i >= 0 {
-		last := len(s.all) - 1
-		s.all[i], s.all[last] = s.all[last], nil
-		s.all = s.all[:last]
+	if i := s.after(m.number - 1); i < len(s.all) && s.all[i] == m {
+		s.all = slices.Delete(s.all, i, i+1)
 	}
 	delete(s.by, m.channel)
 }

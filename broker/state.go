@@ -43,7 +43,9 @@ type membership struct {
 	joined  uint64 // newest sequence when the user came in; later ones are theirs
 	read    []message.ReadPosition
 	talk    *message.Conversation // nil: nothing was done
+	number  uint64                // counts the memberships that began, in the life of the process
 	guest   bool                  // is pushed what is sent while online, and nothing else
+	wrote   bool                  // the user sent something while a connection that had come had not come to it
 }
 
 // position returns the sequence behind which a device has everything to get, and
@@ -131,6 +133,7 @@ type connection struct {
 	loop     uint16
 	device   uint8
 	master   bool
+	scan     scan
 }
 
 // channelKey is the map key of a channel: its type, then its id. The result
@@ -311,7 +314,8 @@ func (b *Broker) join(ch *channel, u *user) (*membership, bool) {
 	if m := u.in.get(ch); m != nil {
 		return m, false
 	}
-	m := &membership{user: u, channel: ch, joined: ch.last}
+	b.numbers++
+	m := &membership{user: u, channel: ch, joined: ch.last, number: b.numbers}
 	if u.in == nil {
 		u.in = new(memberships)
 	}
@@ -333,6 +337,9 @@ func (b *Broker) leave(ch *channel, u *user) {
 			ch.members = append(ch.members[:i], ch.members[i+1:]...)
 			break
 		}
+	}
+	for _, c := range u.online {
+		b.post(c.loop, Delivery{Kind: Left, Conn: c.conn, Channel: ch.Channel, Member: m.number})
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 )
 
 // Origin says who is waiting for the answer to a record. It travels beside
-// the record in memory and is never stored.
+// the record in memory and is never stored. For read positions nobody waits: Conn
+// is 0, Loop the one that proposed them and MessageID the number of their batch.
 type Origin struct {
 	Conn      uint64 // connection on that loop; 0: nobody waits
 	MessageID int64

@@ -17,13 +17,15 @@ import (
 const (
 	// cursorBytes is how large a batch of read positions gets: a thousand of them.
 	cursorBytes = 64 << 10
-	// maxDirty is how many read positions wait for the interval to pass.
-	maxDirty = 4096
+	// dirtyPart is how many read positions wait for the interval to pass, as a part of
+	// session.inflight_total.
+	dirtyPart = 16
 	// cursorRetry is how long read positions wait that the log refused.
 	cursorRetry = time.Second
-	// maxUnsaved is how many bytes of read positions are kept that the log refused.
-	// Beyond that they are forgotten, and messages are pushed again after a login.
-	maxUnsaved = 1 << 20
+	// keptBytes is how many bytes of read positions are kept that the log refused, for
+	// each of session.inflight_total. Beyond that they are forgotten, and messages are
+	// pushed again after a login.
+	keptBytes = 16
 	// unsavedBytes is what one of them takes beside its names.
 	unsavedBytes = 128
 )
@@ -38,7 +40,7 @@ func (g *Gate) markDirty(ref int32) {
 	switch {
 	case len(g.dirty)+len(g.unsaved) == 0:
 		g.cursorsAt = g.now.Add(g.o.CursorInterval)
-	case len(g.dirty) >= maxDirty:
+	case len(g.dirty) >= g.o.InflightTotal/dirtyPart:
 		g.cursorsAt = g.now
 	}
 	g.dirty = append(g.dirty, ref)
@@ -105,30 +107,46 @@ func (g *Gate) gather() error {
 
 // mark adds the read position of a stream to those that are proposed next.
 func (g *Gate) mark(s *stream) {
-	g.uid = append(g.uid[:0], s.peer.uid...)
-	g.id = append(g.id[:0], s.channel.ID...)
-	g.born = message.AppendBorn(g.born[:0], s.channel)
+	g.position(s.peer, s.channel)
+	g.record.MessageID, g.record.Timestamp = int64(s.cursor), g.now.UnixMilli()
+	g.addMark()
+	s.proposed = s.cursor
+}
+
+// position makes g.record one of a connection's read position, without the position
+// and the time.
+func (g *Gate) position(p *peer, ch *message.Channel) {
+	g.uid = append(g.uid[:0], p.uid...)
+	g.id = append(g.id[:0], ch.ID...)
+	g.born = message.AppendBorn(g.born[:0], ch)
 	g.record = message.Record{
 		Kind:        message.KindCursor,
-		ChannelType: s.channel.Type,
-		Device:      s.peer.device,
-		Tag:         s.peer.positionTag(),
-		MessageID:   int64(s.cursor),
-		Timestamp:   g.now.UnixMilli(),
+		ChannelType: ch.Type,
+		Device:      p.device,
+		Tag:         p.positionTag(),
 		ChannelID:   g.id,
 		FromUID:     g.uid,
 		Payload:     g.born,
 	}
-	g.addMark()
-	s.proposed = s.cursor
+}
+
+// unsavedOf returns how far a connection has read a channel by what the log refused.
+func (g *Gate) unsavedOf(p *peer, ch *message.Channel) uint64 {
+	if len(g.unsaved) == 0 {
+		return 0
+	}
+	g.position(p, ch)
+	g.out = message.AppendRecord(g.out[:0], &g.record)
+	return g.unsaved[string(g.out)]
 }
 
 // addMark adds g.record to the read positions that are proposed next.
 func (g *Gate) addMark() {
 	if n := len(g.marks); n == 0 || g.marks[n-1].Size() >= cursorBytes {
 		g.marks = append(g.marks, message.NewBatch(false))
+		g.marking++
 	}
-	g.marks[len(g.marks)-1].Add(&g.record, message.Origin{Loop: g.index})
+	g.marks[len(g.marks)-1].Add(&g.record, message.Origin{Loop: g.index, MessageID: g.marking})
 }
 
 // offerFull is offer as soon as there is a whole batch.
@@ -159,6 +177,7 @@ func (g *Gate) offer() error {
 			return err
 		}
 		g.marks = slices.Delete(g.marks, 0, 1)
+		g.marked = g.marking - int64(len(g.marks))
 	}
 	return nil
 }
@@ -185,7 +204,7 @@ func (g *Gate) keep(b *message.Batch, off int) {
 		return
 	}
 	size := unsavedBytes + len(g.out)
-	if g.kept+size > maxUnsaved {
+	if g.kept+size > g.o.InflightTotal*keptBytes {
 		g.complaints.add(g.now, "read positions forgotten: the log takes nothing, and too many wait for it", "waiting", len(g.unsaved))
 		return
 	}

@@ -20,14 +20,33 @@ const (
 
 // deliver works off what apply and the fetch reader left in the mailbox.
 func (g *Gate) deliver() {
-	items, missed := g.box.take(g.items[:0], 0)
+	items, missed, lost := g.box.take(g.items[:0], 0)
 	// Drops first: a push that was queued behind a dropped one must not
 	// overtake it. Those queued before it are fetched too, which is harmless.
 	for k, span := range missed {
 		if p := g.peer(k.conn); p != nil {
-			g.fallBack(p, k.channel, span.first, span.last)
+			if g.fallBack(p, k.channel, span.member, span.first, span.last); p.scan&scanAgain != 0 {
+				lost = withConn(lost, k.conn)
+			}
 		}
 	}
+	for conn := range lost {
+		if p := g.peer(conn); p != nil {
+			g.lose(p)
+		}
+	}
+	g.lost = lost
+	g.deliverAll(items)
+	g.lost = nil
+	clear(items)
+	g.items = items
+	if cap(g.items) > 1<<16 {
+		g.items = nil
+	}
+}
+
+// deliverAll works off deliveries in their order.
+func (g *Gate) deliverAll(items []broker.Delivery) {
 	for i := range items {
 		d := &items[i]
 		switch p := g.peer(d.Conn); {
@@ -45,6 +64,10 @@ func (g *Gate) deliver() {
 			g.event(p, d)
 		case d.Kind == broker.Missed:
 			g.missed(p, d)
+		case d.Kind == broker.More, d.Kind == broker.NoMore, d.Kind == broker.Begun:
+			g.scanned(p, d.Kind)
+		case d.Kind == broker.Left:
+			g.left(p, d)
 		case d.Kind == broker.Fetched && d.Retry:
 			g.resend(p, d)
 		case d.Kind == broker.Fetched:
@@ -61,11 +84,6 @@ func (g *Gate) deliver() {
 			g.fetch.Return(g.index, d.Page.Batch.Size())
 			d.Page.Batch.Release()
 		}
-	}
-	clear(items)
-	g.items = items
-	if cap(g.items) > 1<<16 {
-		g.items = nil
 	}
 }
 
@@ -107,15 +125,19 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 		}
 		return
 	}
-	ref := g.stream(p, d.Channel)
-	s := &g.streams[ref]
-	switch {
-	case d.Seq <= s.last: // a page was faster
-	case s.behind || g.congested(p) || !g.write(p, &g.stored, d.Seq, 0):
-		g.fallBack(p, d.Channel, d.Seq, d.Seq)
-	default:
-		g.sent(p, ref, g.stored.MessageID, d.Seq)
+	ref, known := g.find[streamKey{d.Conn, d.Channel}]
+	if known {
+		if ref = g.stream(p, d.Channel, d.Member); ref < 0 || d.Seq <= g.streams[ref].last {
+			return
+		}
+	} else if p.scan&scanAgain != 0 {
+		return // one before it was dropped, perhaps of this channel
 	}
+	if known && g.streams[ref].behind || g.congested(p) || !g.write(p, &g.stored, d.Seq, 0) {
+		g.fallBack(p, d.Channel, d.Member, d.Seq, d.Seq)
+		return
+	}
+	g.sent(p, g.stream(p, d.Channel, d.Member), g.stored.MessageID, d.Seq)
 }
 
 // congested reports whether a connection takes no more pushes now. Each cause
@@ -130,9 +152,15 @@ func (g *Gate) congested(p *peer) bool {
 // counts these with the connection.
 const inflightFloor = 8
 
+// used is how much of the loop's share of session.inflight_total is used up: by
+// pushes in flight and by streams that are there for another reason.
+func (g *Gate) used() int {
+	return g.inflight.Len() + g.behind + g.reserved + g.frozen + len(g.dirty)
+}
+
 // window is how many pushes a connection may have in flight now.
 func (g *Gate) window() int {
-	if g.inflight.Len() >= g.o.InflightTotal {
+	if g.used() >= g.o.InflightTotal {
 		return min(g.o.InflightMax, inflightFloor)
 	}
 	return g.o.InflightMax
@@ -203,9 +231,19 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 }
 
 // fallBack stops pushing a channel to a connection before seq and begins to
-// catch up to last.
-func (g *Gate) fallBack(p *peer, ch *message.Channel, seq, last uint64) {
-	ref := g.stream(p, ch)
+// catch up to last, or drops the push if the connection is behind in too many.
+func (g *Gate) fallBack(p *peer, ch *message.Channel, member, seq, last uint64) {
+	if _, known := g.find[streamKey{p.conn.ID(), ch}]; !known && (p.scan&scanAgain != 0 || !g.room(p, 1)) {
+		g.lose(p)
+		return
+	}
+	if ref := g.stream(p, ch, member); ref >= 0 {
+		g.lag(p, ref, seq, last)
+	}
+}
+
+// lag makes a stream one that is behind from seq on, or earlier, to last.
+func (g *Gate) lag(p *peer, ref int32, seq, last uint64) {
 	s := &g.streams[ref]
 	if seq = max(seq, s.last+1); seq > last {
 		g.settle(ref) // pushed by now
@@ -213,19 +251,12 @@ func (g *Gate) fallBack(p *peer, ch *message.Channel, seq, last uint64) {
 	}
 	if !s.behind {
 		p.behind++
+		g.behind++
 		g.stats.Behind.Add(1)
 	}
 	s.fallBack(seq)
 	s.seen = max(s.seen, last)
 	g.catchUp(p, ref)
-}
-
-// missed begins with what waits for a connection that has come.
-func (g *Gate) missed(p *peer, d *broker.Delivery) {
-	g.fallBack(p, d.Channel, d.Seq, d.Last)
-	if ref, ok := g.find[streamKey{d.Conn, d.Channel}]; ok && !d.Own {
-		g.streams[ref].before = d.Last
-	}
 }
 
 // catchUp asks for the next page of a stream that is behind, if the connection
@@ -249,12 +280,12 @@ func (g *Gate) catchUp(p *peer, ref int32) {
 
 // catchUpAll goes on with what a connection is behind with.
 func (g *Gate) catchUpAll(p *peer) {
-	if p.behind == 0 {
-		return
+	if p.behind > 0 {
+		for ref := p.streams; ref >= 0 && p.fetching < maxFetching; ref = g.streams[ref].next {
+			g.catchUp(p, ref)
+		}
 	}
-	for ref := p.streams; ref >= 0 && p.fetching < maxFetching; ref = g.streams[ref].next {
-		g.catchUp(p, ref)
-	}
+	g.more(p)
 }
 
 // page pushes a page that was fetched and asks for the next or is done.
@@ -266,7 +297,8 @@ func (g *Gate) page(p *peer, d *broker.Delivery) {
 	}
 	s := &g.streams[ref]
 	s.fetching = false
-	if d.Seq != s.from { // it fell back further meanwhile
+	if d.Seq != s.from { // it fell back further meanwhile, or ended
+		g.settle(ref)
 		g.catchUpAll(p)
 		return
 	}
@@ -352,6 +384,7 @@ func (g *Gate) rested() time.Duration {
 func (g *Gate) caughtUp(p *peer, s *stream) {
 	s.behind = false
 	g.stats.Behind.Add(-1)
+	g.behind--
 	p.behind--
 }
 
@@ -374,7 +407,7 @@ func (g *Gate) due(k ack.Pending, last bool) {
 	s := &g.streams[ref]
 	if last {
 		g.stats.GivenUp.Add(1)
-		s.giveUp()
+		g.freeze(s)
 		g.catchUpAll(s.peer)
 		return
 	}
@@ -429,31 +462,11 @@ func (g *Gate) acked(p *peer, messageID int64) {
 	g.catchUpAll(p)
 }
 
-// stream returns the stream of a channel to a connection, new if needed.
-func (g *Gate) stream(p *peer, ch *message.Channel) int32 {
-	k := streamKey{p.conn.ID(), ch}
-	if ref, ok := g.find[k]; ok {
-		return ref
-	}
-	ref := g.free
-	if ref >= 0 {
-		g.free = g.streams[ref].next
-	} else {
-		g.streams = append(g.streams, stream{})
-		ref = int32(len(g.streams) - 1)
-	}
-	sent := g.streams[ref].sent[:0]
-	g.streams[ref] = stream{channel: ch, peer: p, id: k.conn, next: p.streams, sent: sent}
-	p.streams = ref
-	g.find[k] = ref
-	return ref
-}
-
 // settle frees a stream of which nothing is left to know.
 func (g *Gate) settle(ref int32) {
 	s := &g.streams[ref]
-	if s.behind || s.fetching || s.frozen || s.dirty || len(s.sent) > 0 {
-		return
+	if s.behind || s.fetching || s.frozen || s.dirty || len(s.sent) > 0 || s.peer.scan&scanAsked != 0 {
+		return // while apply is asked it may say as missed what was acknowledged meanwhile
 	}
 	at := &s.peer.streams
 	for *at != ref {
@@ -466,12 +479,9 @@ func (g *Gate) settle(ref int32) {
 // release puts a stream that is on no list any more on the free list.
 func (g *Gate) release(ref int32) {
 	s := &g.streams[ref]
-	if s.behind {
-		g.stats.Behind.Add(-1)
-	}
 	delete(g.find, streamKey{s.id, s.channel})
 	sent := s.sent[:0]
-	if cap(sent) > 64 {
+	if cap(sent) > 16 {
 		sent = nil
 	}
 	g.streams[ref] = stream{next: g.free, sent: sent}

@@ -106,9 +106,17 @@ type Gate struct {
 	marks     []*message.Batch // read positions that go to the log next
 	// unsaved are read positions that the log refused, under their record without
 	// number and time; kept is how many bytes they take.
-	unsaved   map[string]uint64
-	kept      int
-	resting   []int32 // streams whose page could not be read
+	unsaved map[string]uint64
+	kept    int
+	marked  int64 // number of the newest batch of read positions that the log has taken
+	marking int64 // and of the newest that was begun
+
+	behind    int                 // streams that are behind
+	reserved  int                 // streams that apply was asked to begin
+	frozen    int                 // streams in which a push was given up
+	scans     []uint64            // connections that ask apply when marks are gone
+	lost      map[uint64]struct{} // connections of which a push was dropped after some of the deliveries at hand
+	resting   []int32             // streams whose page could not be read
 	restUntil time.Time
 
 	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones
@@ -365,26 +373,11 @@ func (g *Gate) OnClose(c *netio.Conn, _ error) {
 		return
 	}
 	g.stats.Live.Add(-1)
-	g.inflight.Drop(c.ID())
+	read := g.drop(p)
 	delete(g.ciphers, c.ID())
 	delete(g.unsent, c.ID())
 	delete(g.held, c.ID())
 	delete(g.asked, c.ID())
-	var read []broker.Position
-	for ref := p.streams; ref >= 0; {
-		s := &g.streams[ref]
-		next := s.next
-		if s.cursor > s.proposed {
-			read = append(read, broker.Position{Channel: s.channel, Seq: s.cursor})
-			g.mark(s)
-		}
-		g.release(ref)
-		ref = next
-	}
-	p.streams = -1
-	if len(g.marks) > 0 {
-		g.loop.Wake() // they are proposed in a round
-	}
 	// Only Close makes Detach fail, and then nobody needs it.
 	_ = g.core.Detach(p.attach(g.index, ""), read)
 }
@@ -411,6 +404,7 @@ func (g *Gate) OnRound(now time.Time) time.Duration {
 	if d := g.cursors(); d >= 0 {
 		next = earlier(next, d)
 	}
+	g.scansGoOn()
 	g.propose()
 	if g.stalled {
 		next = earlier(next, stallRetry)

@@ -333,18 +333,23 @@ func (g *Gate) Resume(c *netio.Conn, state []byte) error {
 	for i := len(h.streams) - 1; i >= 0; i-- { // each goes to the front
 		s := &h.streams[i]
 		refs[i] = -1
-		ch := g.core.Channel(s.typ, s.channel)
+		ch, member := g.core.Channel(s.typ, s.channel, p.uid)
 		if ch == nil || ch.Born != s.born {
 			continue // its members' channel is gone, and what was pushed of it
 		}
-		ref := g.stream(p, ch)
+		ref := g.stream(p, ch, member)
 		to := &g.streams[ref]
 		next, sent := to.next, append(to.sent[:0], s.sent...)
 		*to = s.stream
-		to.channel, to.peer, to.id, to.next, to.sent = ch, p, id, next, sent
+		to.channel, to.peer, to.id, to.member, to.next, to.sent = ch, p, id, member, next, sent
 		if to.behind {
 			p.behind++
+			g.behind++
 			g.stats.Behind.Add(1)
+		}
+		if to.frozen {
+			p.frozen++
+			g.frozen++
 		}
 		refs[i] = ref
 		g.markDirty(ref)
@@ -361,13 +366,9 @@ func (g *Gate) Resume(c *netio.Conn, state []byte) error {
 		g.unsent[id] = append(g.unsent[id], a.Sendack)
 	}
 	g.stats.Live.Add(1)
-	g.core.Resume(p.attach(g.index, ""), h.seat, func(d broker.Delivery) {
-		if _, known := g.find[streamKey{id, d.Channel}]; known { // its before is that of the stream
-			g.fallBack(p, d.Channel, d.Seq, d.Last)
-		} else {
-			g.missed(p, &d)
-		}
-	})
+	if g.core.Resume(p.attach(g.index, ""), h.seat) {
+		p.scan |= scanMore
+	}
 	c.WantDrained() // goes on with what it is behind with, and with the answers
 	return nil
 }

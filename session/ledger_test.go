@@ -175,13 +175,19 @@ type client struct {
 // login logs a device in; without a device id it is a new one each time.
 func (r *rig) login(uid, device string) *client {
 	r.t.Helper()
+	return r.loginOf(uid, device, 0)
+}
+
+// loginOf is login with a device flag.
+func (r *rig) loginOf(uid, device string, flag uint8) *client {
+	r.t.Helper()
 	conn, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	c := &client{Conn: conn, t: r.t, uid: uid}
 	r.t.Cleanup(func() { c.Close() })
-	c.write((&wukong.Connect{Version: 5, DeviceID: []byte(device), UID: []byte(uid)}).Append(nil))
+	c.write((&wukong.Connect{Version: 5, DeviceID: []byte(device), DeviceFlag: flag, UID: []byte(uid)}).Append(nil))
 	f, ok := c.frame(10 * time.Second)
 	if !ok || f.Type != wukong.TypeConnack {
 		r.t.Fatalf("%s got %v instead of a CONNACK", uid, f.Type)
@@ -294,7 +300,7 @@ func (c *client) sendack() wukong.Sendack {
 }
 
 // change proposes records as the application does, in a batch of their own, and
-// waits until they are applied.
+// returns when apply has carried them out.
 func (r *rig) change(records ...message.Record) {
 	r.t.Helper()
 	b := message.NewBatch(false)
@@ -305,8 +311,7 @@ func (r *rig) change(records ...message.Record) {
 	if err := r.Propose(b); err != nil {
 		r.t.Fatal(err)
 	}
-	// Apply answers a question after it has applied what came before.
-	if _, err := r.core.Talks(context.Background(), ""); err != nil {
+	if _, err := r.core.Connections(context.Background(), nil); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -19,14 +19,28 @@ type mailbox struct {
 
 	mu     sync.Mutex
 	missed map[missedKey]missedSpan // guarded by mu; nil if nothing was dropped
+	lost   map[uint64]struct{}      // guarded by mu; connections of which more was dropped than missed has room for
 }
+
+// maxMissed is for how many connections and channels the mailbox keeps what was
+// dropped.
+const maxMissed = 4096
 
 type missedKey struct {
 	conn    uint64
 	channel *message.Channel
 }
 
-type missedSpan struct{ first, last uint64 }
+type missedSpan struct{ member, first, last uint64 }
+
+// withConn adds a connection to a set, which may be nil.
+func withConn(set map[uint64]struct{}, conn uint64) map[uint64]struct{} {
+	if set == nil {
+		set = make(map[uint64]struct{})
+	}
+	set[conn] = struct{}{}
+	return set
+}
 
 // post queues ds and wakes the loop once.
 func (m *mailbox) post(ds []broker.Delivery) {
@@ -63,22 +77,26 @@ func (m *mailbox) drop(d *broker.Delivery) {
 	}
 	k := missedKey{d.Conn, d.Channel}
 	span, ok := m.missed[k]
-	if !ok {
-		span.first = d.Seq
+	switch {
+	case !ok && len(m.missed) >= maxMissed:
+		m.lost = withConn(m.lost, d.Conn)
+		return
+	case !ok || span.member != d.Member: // of a membership that has ended nothing is wanted
+		span = missedSpan{member: d.Member, first: d.Seq}
 	}
 	span.last = d.Seq
 	m.missed[k] = span
 }
 
 // take returns deliveries, appended to dst, and what was dropped before any of
-// them was queued. The order matters: a drop is noted before a later push can
+// them was queued: spans, and connections of which no more is known. The order matters: a drop is noted before a later push can
 // be queued, so taking the queue first and the drops second never sees the
 // later push without the drop.
-func (m *mailbox) take(dst []broker.Delivery, items int) ([]broker.Delivery, map[missedKey]missedSpan) {
+func (m *mailbox) take(dst []broker.Delivery, items int) ([]broker.Delivery, map[missedKey]missedSpan, map[uint64]struct{}) {
 	dst = m.queue.TryPopBatch(dst, items, 0)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	missed := m.missed
-	m.missed = nil
-	return dst, missed
+	missed, lost := m.missed, m.lost
+	m.missed, m.lost = nil, nil
+	return dst, missed, lost
 }

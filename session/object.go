@@ -16,7 +16,7 @@ func (p *peer) json() bool { return p.version == versionJSON }
 
 // maxUnanswered is how many SENDs of a connection may wait for the log. An answer
 // in JSON has about 150 bytes, 310 at most, instead of 21.
-func (p *peer) maxUnanswered() int32 {
+func (p *peer) maxUnanswered() int16 {
 	if p.json() {
 		return maxUnanswered / 16
 	}

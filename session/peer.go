@@ -15,7 +15,8 @@ type peer struct {
 	bucket   *bucket      // nil until the first SEND under a rate limit
 	streams  int32        // head of the list of its streams, -1 if none
 	behind   int32        // number of its streams that are behind
-	owed     int32        // SENDs that wait for the log
+	owed     int16        // SENDs that wait for the log; at most maxUnanswered
+	frozen   int16        // number of its streams in which a push was given up
 	tag      uint32       // of its device, see message.DeviceTag; and nameless
 	fetching uint8        // pages asked for and not here yet
 	version  uint8        // of the protocol; versionJSON, or 0 before the first request
@@ -24,6 +25,7 @@ type peer struct {
 	paused   pause // why it is not read; see Gate.pause
 	asked    bool  // the application has been asked for the channel of the next SEND
 	dry      bool  // a push found no room: OnWritable comes
+	scan     scanState
 }
 
 // pause is a set of reasons why a connection is not read. It is read again when the
@@ -70,6 +72,7 @@ type stream struct {
 	channel *message.Channel
 	peer    *peer
 	id      uint64 // of the connection; 0 marks a free slot
+	member  uint64 // number of the membership by which it is pushed
 	next    int32  // next stream of the same connection, or next free slot
 
 	// sent is what is pushed and not acknowledged, in order; head is its

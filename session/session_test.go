@@ -90,7 +90,7 @@ func TestAFullMailboxForgetsNothing(t *testing.T) {
 		if rnd.IntN(2) == 0 {
 			continue
 		}
-		items, missed := m.take(nil, 0)
+		items, missed, _ := m.take(nil, 0)
 		span, dropped := missed[missedKey{1, ch}]
 		for _, d := range items {
 			if d.Kind == broker.Ack {
@@ -110,7 +110,7 @@ func TestAFullMailboxForgetsNothing(t *testing.T) {
 			t.Fatalf("known up to %d, pushed up to %d", known, pushed)
 		}
 	}
-	items, _ := m.take(nil, 0)
+	items, _, _ := m.take(nil, 0)
 	for _, d := range items {
 		if d.Kind == broker.Ack {
 			acked++

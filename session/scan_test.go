@@ -1,0 +1,219 @@
+package session
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"gatepost/ack"
+	"gatepost/message"
+	"gatepost/wukong"
+)
+
+// streams returns how many streams the gate has, and how many of them are behind.
+func (r *rig) streams() (all, behind int) {
+	r.gate.loop.Call(func() { all, behind = len(r.gate.find), r.gate.behind })
+	return all, behind
+}
+
+// watchStreams looks at the gate until done is called, which returns the most that
+// was seen.
+func (r *rig) watchStreams() (done func() (all, behind int)) {
+	stop, most := make(chan struct{}), make(chan [2]int)
+	go func() {
+		var m [2]int
+		for {
+			all, behind := r.streams()
+			m[0], m[1] = max(m[0], all), max(m[1], behind)
+			select {
+			case <-stop:
+				most <- m
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}()
+	return func() (int, int) {
+		close(stop)
+		m := <-most
+		return m[0], m[1]
+	}
+}
+
+// got is what one device got, by channel.
+type got struct {
+	seqs map[string][]uint32
+	all  int
+}
+
+// collect acknowledges what comes until n messages are there.
+func (c *client) collect(n int) (*got, error) {
+	g := &got{seqs: make(map[string][]uint32)}
+	for g.all < n {
+		f, ok := c.frame(20 * time.Second)
+		if !ok {
+			return g, fmt.Errorf("%s got %d of %d messages", c.uid, g.all, n)
+		}
+		if f.Type != wukong.TypeRecv {
+			continue
+		}
+		var r wukong.Recv
+		if err := r.Decode(f, 5); err != nil {
+			return g, err
+		}
+		id := string(r.ChannelID)
+		if seqs := g.seqs[id]; len(seqs) > 0 && seqs[len(seqs)-1] >= r.MessageSeq {
+			return g, fmt.Errorf("%s: message %d of %s comes behind %d", c.uid, r.MessageSeq, id, seqs[len(seqs)-1])
+		}
+		g.seqs[id] = append(g.seqs[id], r.MessageSeq)
+		g.all++
+		if _, err := c.Write((&wukong.Recvack{MessageID: r.MessageID, MessageSeq: r.MessageSeq}).Append(nil)); err != nil {
+			return g, err
+		}
+	}
+	return g, nil
+}
+
+// A user of many conversations logs in with many devices. However many they are,
+// the gate knows of few channels at a time, and each device gets everything: what it
+// missed, and what is sent while it catches up.
+func TestLoginsOfAUserOfManyConversations(t *testing.T) {
+	const channels, devices, inflight = 400, 12, 256
+	r := newRig(t, func(o *Options) { o.InflightMax, o.InflightTotal = 32, inflight })
+	for i := range channels {
+		r.change(group(message.OpCreate, fmt.Sprint("team", i), "alice", "bob"))
+	}
+	alice := r.login("alice", "a")
+	send := func() {
+		for i := range channels {
+			alice.send(fmt.Sprint("team", i), message.ChannelGroup, "hello")
+		}
+	}
+	send()
+	done := r.watchStreams()
+	var bobs []*client // all are there before one acknowledges: a device that comes later begins where others of its flag are
+	for i := range devices {
+		bobs = append(bobs, r.loginOf("bob", fmt.Sprint("device", i), uint8(i%3))) // four of a flag have read positions of their own
+	}
+	var all sync.WaitGroup
+	for _, bob := range bobs {
+		all.Go(func() {
+			if _, err := bob.collect(2 * channels); err != nil {
+				t.Error(err)
+			}
+			if more := bob.recv(100 * time.Millisecond); more != nil {
+				t.Errorf("message %d of %s is one too many", more.MessageSeq, more.ChannelID)
+			}
+		})
+	}
+	send()
+	all.Wait()
+	streams, behind := done()
+	t.Logf("%d streams, %d behind", streams, behind)
+	if most := inflight/behindPart + devices; behind > most {
+		t.Errorf("%d streams were behind at a time, want at most %d", behind, most)
+	}
+	// In flight, behind, and acknowledged within the interval of the read positions.
+	if most := inflight + 8*devices + inflight/behindPart + devices + channels; streams > most {
+		t.Errorf("%d streams at a time, want at most %d", streams, most)
+	}
+	until(t, "nothing is left", func() bool { all, behind := r.streams(); return all+behind == 0 })
+	r.gate.loop.Call(func() {
+		if r.gate.reserved != 0 || r.gate.frozen != 0 {
+			t.Errorf("%d streams are reserved, %d frozen; want none", r.gate.reserved, r.gate.frozen)
+		}
+	})
+}
+
+// A device that acknowledges nothing for a while is behind in more channels than
+// the gate remembers. When it goes on it gets everything, once and in order.
+func TestADeviceThatIsBehindInMoreChannelsThanAreRemembered(t *testing.T) {
+	const channels, each = 200, 3
+	r := newRig(t, func(o *Options) { o.InflightMax = 8 })
+	for i := range channels {
+		r.change(group(message.OpCreate, fmt.Sprint("team", i), "alice", "bob"))
+	}
+	alice, bob := r.login("alice", "a"), r.login("bob", "b")
+	for range each {
+		for i := range channels {
+			alice.send(fmt.Sprint("team", i), message.ChannelGroup, "hello")
+		}
+	}
+	until(t, "all are pushed or dropped", func() bool { return r.gate.box.queue.Len() == 0 })
+	if all, behind := r.streams(); all > 8+maxBehind {
+		t.Errorf("%d streams, %d of them behind; want at most %d", all, behind, 8+maxBehind)
+	}
+	if _, err := bob.collect(each * channels); err != nil {
+		t.Fatal(err)
+	}
+	if more := bob.recv(100 * time.Millisecond); more != nil {
+		t.Errorf("message %d of %s is one too many", more.MessageSeq, more.ChannelID)
+	}
+}
+
+// Whatever order pushes, drops, pages, acknowledgements and logins come in, each
+// device gets every message once and in order.
+func TestEveryDeviceGetsEverythingOnce(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 18))
+	for range 6 {
+		everything(t, rnd)
+	}
+}
+
+func everything(t *testing.T, rnd *rand.Rand) {
+	channels, messages := 10+rnd.IntN(150), 200+rnd.IntN(1500)
+	r := newRig(t, func(o *Options) {
+		o.InflightMax, o.InflightTotal = 1+rnd.IntN(40), 16+rnd.IntN(200)
+		o.MailboxItems = 4 + rnd.IntN(60)
+		o.CursorInterval = time.Duration(rnd.IntN(20)) * time.Millisecond
+		o.Retry = ack.Options{First: time.Hour, Max: time.Hour}
+	})
+	for i := range channels {
+		r.change(group(message.OpCreate, fmt.Sprint("team", i), "alice", "bob"))
+	}
+	alice := r.login("alice", "a")
+	var all sync.WaitGroup
+	for i := range 4 {
+		pauses, ahead := rand.New(rand.NewPCG(rnd.Uint64(), 1)), rnd.IntN(messages)
+		bob := r.login("bob", fmt.Sprint("device", i))
+		all.Go(func() {
+			first, err := bob.collect(ahead)
+			time.Sleep(time.Duration(pauses.IntN(20)) * time.Millisecond) // everything is full meanwhile
+			if err == nil {
+				var rest *got
+				if rest, err = bob.collect(messages - ahead); err == nil {
+					for id, seqs := range rest.seqs {
+						if before := first.seqs[id]; len(before) > 0 && before[len(before)-1] >= seqs[0] {
+							err = fmt.Errorf("message %d of %s comes behind %d", seqs[0], id, before[len(before)-1])
+						}
+					}
+				}
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if more := bob.recv(50 * time.Millisecond); more != nil {
+				t.Errorf("message %d of %s is one too many", more.MessageSeq, more.ChannelID)
+			}
+		})
+	}
+	var p []byte
+	for i := range messages {
+		m := wukong.Send{ClientSeq: uint32(i), ChannelID: []byte(fmt.Sprint("team", rnd.IntN(channels))), ChannelType: message.ChannelGroup, Payload: []byte("x")}
+		if p = m.Append(p, 5); len(p) > rnd.IntN(4000) {
+			alice.write(p)
+			p = p[:0]
+		}
+	}
+	alice.write(p)
+	for range messages {
+		if a := alice.sendack(); a.Reason != wukong.ReasonSuccess {
+			t.Fatalf("a message is refused: %v", a.Reason)
+		}
+	}
+	all.Wait()
+}
