@@ -25,7 +25,8 @@ const (
 	// Begun answers a CatchUp that begins again: what was pushed before it and is
 	// in no channel that the loop knows of will be reported as Missed.
 	Begun
-	// Left says that a membership has ended: Channel, Member.
+	// Left says that a membership has ended: Channel, Member. It may be dropped: the
+	// number of the next membership says the same.
 	Left
 	// Fetched answers a Fetch: Channel, Page, Retry, Partial.
 	Fetched
@@ -57,15 +58,20 @@ type Delivery struct {
 	Channel   *message.Channel
 	Batch     *message.Batch
 	Page      *message.Page
+	Pins      int // bytes that Batch keeps in memory, if this is the delivery in its mailbox that counts for it
 }
 
-// Weight is what a delivery counts in a mailbox, in bytes. Only pushes weigh:
-// acks and control are small, bounded by what was admitted, and never dropped.
+// Weight is what a delivery counts in a mailbox, in bytes: the memory of the batch
+// that it pins, and 256 of its own. Only what may be dropped weighs: acks and control
+// are small, and bounded by what was admitted.
 func (d *Delivery) Weight() int {
-	if d.Kind != Push && d.Kind != Event {
-		return 0
+	switch d.Kind {
+	case Push, Event:
+		return 256 + d.Pins
+	case Left:
+		return 256
 	}
-	return 256
+	return 0
 }
 
 // Outbox is a loop's (or the API's) mailbox. Post takes over the batch

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/valyala/bytebufferpool"
 )
@@ -19,6 +20,9 @@ type Origin struct {
 	Loop      uint16
 	Flags     uint8 // wire flags of the SEND, copied into its SENDACK
 }
+
+// originSize is the size of an Origin in memory, in bytes.
+const originSize = int(unsafe.Sizeof(Origin{}))
 
 // Batch is the records of one epoll round (or one HTTP request), encoded one
 // behind the other, with their origins. It is filled by one goroutine; from
@@ -125,6 +129,9 @@ func (b *Batch) Len() int { return len(b.offsets) }
 
 // Size returns the number of encoded bytes.
 func (b *Batch) Size() int { return len(b.buf.B) }
+
+// Pinned returns how many bytes of memory are kept as long as there is a reference.
+func (b *Batch) Pinned() int { return cap(b.buf.B) + 4*cap(b.offsets) + originSize*cap(b.origins) }
 
 // Bytes returns the encoded records, valid until the last Release.
 func (b *Batch) Bytes() []byte { return b.buf.B }

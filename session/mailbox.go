@@ -44,14 +44,40 @@ func withConn(set map[uint64]struct{}, conn uint64) map[uint64]struct{} {
 
 // post queues ds and wakes the loop once.
 func (m *mailbox) post(ds []broker.Delivery) {
+	var counted *message.Batch
+	for i := range ds {
+		if d := &ds[i]; d.Batch != nil && d.Batch != counted {
+			counted = d.Batch
+			d.Pins = counted.Pinned()
+		}
+	}
 	for len(ds) > 0 {
 		n := m.queue.PushMany(ds)
 		if ds = ds[n:]; len(ds) > 0 {
-			m.drop(&ds[0])
+			d := ds[0]
 			ds = ds[1:]
+			passOn(&d, ds)
+			m.drop(&d)
 		}
 	}
 	m.wake()
+}
+
+// passOn makes the next delivery that pins the batch of d count for it, as d is
+// dropped.
+func passOn(d *broker.Delivery, ds []broker.Delivery) {
+	if d.Pins == 0 {
+		return
+	}
+	for i := range ds {
+		if ds[i].Batch == nil {
+			continue
+		}
+		if ds[i].Batch == d.Batch {
+			ds[i].Pins = d.Pins
+		}
+		return
+	}
 }
 
 // drop remembers a refused delivery. What is not stored cannot be fetched and

@@ -134,3 +134,43 @@ func TestAConnectionSpendsWhatItsRateGives(t *testing.T) {
 		t.Errorf("%d of 600 in 3 s at 50 a second", sent)
 	}
 }
+
+// What waits in a mailbox pins whole batches, however few of their records are for
+// the loop: their buffers count, each once, also when the first push of a batch finds
+// no room and the next one does.
+func TestAMailboxIsBoundedByWhatItPins(t *testing.T) {
+	const most, size = 1 << 20, 100 << 10
+	m := mailbox{queue: queue.New(10_000, most, (*broker.Delivery).Weight), wake: func() {}, gone: new(atomic.Int64)}
+	ch := &message.Channel{ID: "c"}
+	seq := uint64(0)
+	for range 100 {
+		b := message.NewBatch(false)
+		b.Add(&message.Record{Payload: make([]byte, size)}, message.Origin{})
+		var ds []broker.Delivery
+		for range 50 {
+			seq++
+			b.Retain()
+			ds = append(ds, broker.Delivery{Kind: broker.Push, Conn: 1, Channel: ch, Seq: seq, Batch: b}, broker.Delivery{Kind: broker.Ack})
+		}
+		b.Release()
+		m.post(ds)
+	}
+	items, _, _ := m.take(nil, 0)
+	pinned, pushes := make(map[*message.Batch]int), 0
+	for _, d := range items {
+		if d.Kind == broker.Push {
+			pushes++
+			pinned[d.Batch] = d.Batch.Pinned()
+		}
+	}
+	total := 0
+	for _, n := range pinned {
+		total += n
+	}
+	if total > most {
+		t.Errorf("%d bytes are pinned by %d pushes of %d batches, want at most %d", total, pushes, len(pinned), most)
+	}
+	if pushes < 50*most/2/size { // a batch counts once, not with each of its pushes
+		t.Errorf("there was room for %d pushes only", pushes)
+	}
+}
