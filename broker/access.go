@@ -112,6 +112,9 @@ func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 	if reason := a.limited(typ, channelID, uid); reason != message.ReasonSuccess {
 		return reason
 	}
+	if a.Banned(uid) { // the connection ends, this came before
+		return message.ReasonBan
+	}
 	persons := a.persons.Load() > 0
 	r := a.rules(typ, channelID)
 	if reason := a.exists(typ, channelID, r); reason != message.ReasonSuccess {

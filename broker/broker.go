@@ -46,7 +46,8 @@ type Attach struct {
 	Tag      uint32 // of its read positions, see message.ReadPosition
 	Loop     uint16
 	Device   uint8
-	Master   bool // ends the user's other connections of the same device flag
+	Token    *message.Token // with which the login was checked; nil: none was needed
+	Master   bool           // ends the user's other connections of the same device flag
 }
 
 // Position is how far a connection acknowledged a channel.
@@ -522,6 +523,11 @@ func (b *Broker) cursor(r *message.Record) {
 }
 
 func (b *Broker) attach(a *Attach) {
+	if !b.welcome(a) {
+		b.stats.Kicks.Add(1)
+		b.post(a.Loop, Delivery{Kind: Kick, Conn: a.Conn, Reason: message.ReasonConnectKick})
+		return
+	}
 	u := b.user(a.UID)
 	deviceID := b.deviceKey(a.DeviceID)
 	kept := u.online[:0]

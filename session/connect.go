@@ -40,7 +40,8 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 	if c.Version > 3 || p.json() {
 		answer.ServerVersion = min(c.Version, wukong.LatestVersion)
 	}
-	answer.Reason = g.login(p, c, &answer)
+	var token *message.Token
+	answer.Reason, token = g.login(p, c, &answer)
 	if answer.Reason != wukong.ReasonSuccess {
 		answer.ServerKey, answer.Salt, answer.NodeID = nil, nil, 0
 		g.stats.LoginsFail.Add(1)
@@ -55,8 +56,8 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 		p.tag = nameless | message.DeviceTag(fmt.Append(nil, p.conn.ID(), g.index, g.now.UnixNano()))
 	}
 	master := g.o.Master
-	if t := g.access.Account(c.UID).Token(c.DeviceFlag); g.o.Tokens && t != nil {
-		master = t.Level == message.LevelMaster
+	if token != nil {
+		master = token.Level == message.LevelMaster
 	}
 	p.state = stateLive
 	p.conn.SetEstablished()
@@ -68,7 +69,7 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 		return
 	}
 	a := p.attach(g.index, string(c.DeviceID))
-	a.Master = master
+	a.Master, a.Token = master, token
 	if err := g.core.Attach(a); err != nil {
 		p.conn.Close(errClosed)
 	}
@@ -87,30 +88,37 @@ func (g *Gate) reply(p *peer, out []byte) bool {
 	return p.conn.Write(out)
 }
 
-// login checks a CONNECT and exchanges keys.
-func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.Reason {
+// login checks a CONNECT and exchanges keys. It returns the token that it checked,
+// nil if none is needed.
+func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) (wukong.Reason, *message.Token) {
 	switch {
 	case c.Version == 0,
 		len(bytes.TrimSpace(c.UID)) == 0, len(c.UID) > maxName, len(c.DeviceID) > maxName,
 		bytes.ContainsAny(c.UID, "@#&"), reserved(string(c.UID)):
-		return wukong.ReasonAuthFail
+		return wukong.ReasonAuthFail, nil
 	}
+	var token *message.Token
 	if g.o.Tokens {
-		t := g.access.Account(c.UID).Token(c.DeviceFlag)
-		known := t != nil
+		token = g.access.Account(c.UID).Token(c.DeviceFlag)
+		known := token != nil
 		if !known { // as much work, so that the time does not tell who has a token
-			t = new(message.Token)
+			token = new(message.Token)
 		}
-		if !t.Matches(c.Token) || !known {
-			return wukong.ReasonAuthFail
+		if !token.Matches(c.Token) || !known {
+			return wukong.ReasonAuthFail, nil
 		}
 	}
 	if g.access.Banned(c.UID) {
-		return wukong.ReasonBan
+		return wukong.ReasonBan, nil
 	}
 	if !g.o.Encryption || p.json() {
-		return wukong.ReasonSuccess
+		return wukong.ReasonSuccess, token
 	}
+	return g.exchangeKeys(p, c, answer), token
+}
+
+// exchangeKeys makes the keys of a connection.
+func (g *Gate) exchangeKeys(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.Reason {
 	if len(c.ClientKey) == 0 {
 		return wukong.ReasonClientKeyIsEmpty
 	}
