@@ -370,6 +370,9 @@ func (s *Server) commit(ctx context.Context, records []message.Record, volatile 
 	for range records {
 		select {
 		case a := <-arrived:
+			if a.reason == message.ReasonUnknown {
+				return nil, http.StatusGatewayTimeout, errors.New("outcome unknown: the log could not write and does not know what the disk has; asking again, with the same client_msg_no, does no harm")
+			}
 			answers[a.part] = a
 		case <-ctx.Done():
 			return nil, http.StatusGatewayTimeout, fmt.Errorf("outcome unknown: the request ended before the log answered (%w); asking again does no harm", ctx.Err())

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -24,6 +25,7 @@ type obedient struct {
 	server  *Server
 	batches int
 	seen    func(*message.Batch) // if not nil
+	answer  uint8                // of every record; 0: success
 }
 
 func (o *obedient) Propose(b *message.Batch) error {
@@ -32,7 +34,7 @@ func (o *obedient) Propose(b *message.Batch) error {
 		o.seen(b)
 	}
 	for i := range b.Len() {
-		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, ClientSeq: b.Origin(i).ClientSeq, Reason: message.ReasonSuccess}})
+		o.server.Post([]broker.Delivery{{Kind: broker.Ack, Conn: b.Origin(i).Conn, ClientSeq: b.Origin(i).ClientSeq, Reason: cmp.Or(o.answer, message.ReasonSuccess)}})
 	}
 	b.Release()
 	return nil

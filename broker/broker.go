@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -314,7 +315,7 @@ func (b *Broker) answer(o message.Origin, id int64, seq uint64, reason uint8) {
 func (b *Broker) apply(c *message.Committed) error {
 	batch := c.Batch
 	if c.Err != nil {
-		b.notDurable(batch)
+		b.notDurable(batch, c.Err)
 		return nil
 	}
 	if !batch.Volatile() {
@@ -353,13 +354,16 @@ func (b *Broker) apply(c *message.Committed) error {
 	return nil
 }
 
-// notDurable tells who waits for the records of a batch that they are not durable,
-// and the loops which read positions they have to propose again.
-func (b *Broker) notDurable(batch *message.Batch) {
-	r := &b.record
+// notDurable tells who waits for the records of a batch that they are not durable, or
+// that nobody knows, and the loops which read positions they have to propose again.
+func (b *Broker) notDurable(batch *message.Batch, err error) {
+	r, reason := &b.record, message.ReasonSystemError
+	if errors.Is(err, message.ErrUnknown) {
+		reason = message.ReasonUnknown
+	}
 	for i := range batch.Len() {
 		o := batch.Origin(i)
-		if b.answer(o, o.MessageID, 0, message.ReasonSystemError); o.Conn != 0 || batch.Record(i, r) != nil {
+		if b.answer(o, o.MessageID, 0, reason); o.Conn != 0 || batch.Record(i, r) != nil {
 			continue
 		}
 		if r.Kind == message.KindCursor && len(r.FromUID) > 0 && int(o.Loop) < len(b.outgoing) {

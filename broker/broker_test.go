@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -646,4 +647,19 @@ func TestCommandsAreAChannelOfTheirOwn(t *testing.T) {
 	b.expect("who sent it gets it as others do", b.online("a", 1, 0, ""), "missed by 1: 1 to 1")
 	b.expect("others", b.online("b", 2, 0, ""), "missed by 2: 1 to 1")
 	b.expect("the second", b.commit(order("2"), false, nil), "ack 1 seq 2 id 3", "push to 1 seq 2", "push to 2 seq 2")
+}
+
+// What the log does not know is not answered as refused.
+func TestUnknownOutcomeIsNoRefusal(t *testing.T) {
+	b := newBox(t, Options{})
+	r := message.Record{Kind: message.KindMessage, ChannelType: message.ChannelPerson, ChannelID: []byte("alice@bob"), FromUID: []byte("alice")}
+	for err, want := range map[error]uint8{
+		errors.New("disk is full"): message.ReasonSystemError,
+		fmt.Errorf("%w: %w", message.ErrUnknown, errors.New("input/output error")): message.ReasonUnknown,
+	} {
+		all := b.commit(r, false, err)
+		if len(all) != 1 || all[0].Kind != Ack || all[0].Reason != want || all[0].Seq != 0 {
+			t.Errorf("%v: %+v, want one answer with reason %d", err, all, want)
+		}
+	}
 }

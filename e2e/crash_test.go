@@ -217,6 +217,9 @@ func (l *load) compare(stored []*recv) *history {
 	for i, out := range l.outs {
 		for _, a := range out.acks {
 			if a.reason != reasonSuccess {
+				if at, ok := numbers[l.sender(i)+" "+l.number(i, int(a.client)-1)]; ok {
+					h.wrong = append(h.wrong, fmt.Sprintf("sender %d: refused with SENDACK %+v, and stored as %d", i, a, at))
+				}
 				continue
 			}
 			h.acked++

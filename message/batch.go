@@ -1,6 +1,7 @@
 package message
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -175,6 +176,11 @@ func (b *Batch) Release() {
 	}
 }
 
+// ErrUnknown is wrapped by the Err of a batch of which the log does not know whether
+// it is durable: a write or a sync has failed, and what it left could not be taken back.
+// It may come back with the next start, or not.
+var ErrUnknown = errors.New("the outcome is unknown")
+
 // Committed is what the log hands on, in order: a batch and where it lies.
 type Committed struct {
 	Index      uint64 // log index of the frame that holds the batch
@@ -182,7 +188,9 @@ type Committed struct {
 	Generation uint64 // of the log
 	Offset     int64  // of Batch.Bytes()[0] in the generation's file
 	Batch      *Batch // the receiver takes over the reference
-	Err        error  // not nil: the batch was NOT made durable; refuse each origin
+	// Err is why the batch was NOT made durable: each origin is refused. With ErrUnknown
+	// nobody knows that, and nobody may be told one or the other.
+	Err error
 }
 
 // Location is where record i of the batch lies in the log; size is its size in bytes.

@@ -184,4 +184,7 @@ const (
 	ReasonChannelType        uint8 = 23
 	ReasonDisband            uint8 = 24
 	ReasonSendBan            uint8 = 25
+	// ReasonUnknown stands for an outcome that nobody knows, see ErrUnknown. It is on no
+	// wire: who waits gets no answer, or is told just that.
+	ReasonUnknown uint8 = 255
 )

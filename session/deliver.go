@@ -53,6 +53,9 @@ func (g *Gate) deliverAll(items []broker.Delivery) {
 		case d.Kind == broker.Unsaved:
 			g.notSaved(d)
 		case p == nil: // gone
+		case d.Kind == broker.Ack && d.Reason == message.ReasonUnknown:
+			p.state = stateClosing
+			p.conn.Close(errUnknown)
 		case d.Kind == broker.Ack:
 			g.answer(p, wukong.Sendack{
 				Flags: d.Flags, MessageID: d.MessageID, ClientSeq: d.ClientSeq,

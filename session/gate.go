@@ -216,10 +216,11 @@ var (
 	errServerOnly = errors.New("a frame that only servers send")
 	errText       = errors.New("a text message to a connection that speaks binary")
 
-	errLogin  = errors.New("login refused")
-	errKicked = errors.New("the user logged in elsewhere")
-	errOutput = errors.New("the answer to a login does not fit into the connection's output")
-	errClosed = errors.New("the broker shuts down")
+	errLogin   = errors.New("login refused")
+	errKicked  = errors.New("the user logged in elsewhere")
+	errUnknown = errors.New("the log does not know whether it has a message of this client, which is to ask again")
+	errOutput  = errors.New("the answer to a login does not fit into the connection's output")
+	errClosed  = errors.New("the broker shuts down")
 )
 
 // OnOpen is called for a new connection.

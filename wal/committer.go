@@ -223,7 +223,12 @@ func (c *Committer) commit(batches []*message.Batch) error {
 			c.stats.bytes.Add(int64(len(frame) - headerSize))
 			c.stats.groupRecords.Observe(int64(records))
 		} else if !errors.Is(refusal, errTooLarge) { // of which nothing was written
-			refusal = c.fail(refusal)
+			var left *uncut
+			if unknown := errors.As(refusal, &left); unknown { // of this group, not of those that follow
+				refusal = fmt.Errorf("%w: %w", message.ErrUnknown, c.fail(left.error))
+			} else {
+				refusal = c.fail(refusal)
+			}
 		}
 	}
 	c.pulse.Say(queue.Rests) // the sink may wait, and says how it is

@@ -537,6 +537,56 @@ func TestFailedSyncPoisonsForGood(t *testing.T) {
 	}
 }
 
+// A group whose write or sync failed was refused if what it left is cut off, durable;
+// else nobody knows, and that is said of this group alone: what was queued behind it
+// was never written.
+func TestOutcomeIsUnknownOnlyWhereItIs(t *testing.T) {
+	for _, errno := range []error{unix.EIO, unix.ENOSPC} {
+		for _, cut := range []bool{true, false} {
+			for name, fail := range map[string]func(d *disk){
+				"write": func(d *disk) { d.write, d.left = errno, -1 },
+				"sync":  func(d *disk) { d.sync = errno },
+			} {
+				t.Run(fmt.Sprintf("%v of a %s, cut off %t", errno, name, cut), func(t *testing.T) {
+					d := &disk{}
+					b := newBox(t, d, CommitterOptions{})
+					b.propose("safe")
+					b.commits("safe")
+					if !cut {
+						b.log.syncFile = func(*os.File) error { return unix.EIO }
+					}
+					queued(b, d, func() { fail(d) })
+					why := b.refuses("doomed", errno)
+					if unknown := errors.Is(why, message.ErrUnknown); unknown == cut {
+						t.Errorf("the sink hears that the outcome is unknown: %t, %v", unknown, why)
+					}
+					kind := ErrPoisoned
+					if errno == unix.ENOSPC {
+						kind = ErrDiskFull
+					}
+					for _, text := range []string{"queued 1", "queued 2"} {
+						if why := b.refuses(text, kind); errors.Is(why, message.ErrUnknown) {
+							t.Errorf("%s was never written, and the sink hears %v", text, why)
+						}
+					}
+					if strings.Contains(b.c.Stats().State, "unknown") {
+						t.Errorf("the log is said to be unknown: %s", b.c.Stats().State)
+					}
+					d.set(func() { d.write, d.sync = nil, nil })
+					ended := error(nil)
+					if errno == unix.EIO {
+						ended = ErrPoisoned
+					}
+					got := b.stop(ended)
+					if cut {
+						same(t, got, []string{"safe"})
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestFullDiskRefusesAndRecoversWithANewGeneration(t *testing.T) {
 	for _, full := range []error{unix.ENOSPC, unix.EDQUOT} {
 		for name, fail := range map[string]func(d *disk){

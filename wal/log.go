@@ -437,7 +437,9 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 	h := header{kind: kindGroup, generation: l.at.generation, salt: l.salt, index: l.at.next, term: term, records: uint32(records)}
 	h.seal(frame)
 	if err := l.write(l.engine, l.path, frame); err != nil {
-		l.giveUp()
+		if !l.giveUp() {
+			err = &uncut{err}
+		}
 		return 0, 0, err
 	}
 	size, prefix := entrySize(int64(len(frame)-headerSize), l.plain)
@@ -582,13 +584,27 @@ func (l *Log) write(e engine, path string, frame []byte) error {
 	return nil
 }
 
+// uncut is an error of a write that left something which could not be cut off for good:
+// the group may come back with the next start.
+type uncut struct{ error }
+
+func (u *uncut) Unwrap() error { return u.error }
+
 // giveUp leaves the generation for good after a failed write and cuts off what
-// that left behind, as far as the disk lets it.
-func (l *Log) giveUp() {
+// that left behind. It reports whether that is durable.
+func (l *Log) giveUp() bool {
 	l.giveUpQuietly()
-	if err := os.Truncate(generationFile(l.dir, l.at.generation), l.at.end); err != nil {
+	f, err := os.OpenFile(l.path, os.O_WRONLY, 0)
+	if err == nil {
+		if err = f.Truncate(l.at.end); err == nil && !l.noSync {
+			err = l.syncFile(f)
+		}
+		f.Close()
+	}
+	if err != nil {
 		l.logger.Warn("cannot cut off a failed write", "err", err)
 	}
+	return err == nil
 }
 
 func (l *Log) giveUpQuietly() {
