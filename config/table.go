@@ -220,7 +220,7 @@ func table() []key {
 		{name: "broker.person_allow_list", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Broker.PersonAllowList },
 			help: "A person is sent to by those on their list only (POST /channel/whitelist_add with their uid and channel_type 1), or by all with allow_stranger. Off, by everybody who is not on their blacklist."},
 		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
-			help: "Groups at most; the creation of one more is refused. The memory budget counts as many channels."},
+			help: "Channels at most, groups, pairs of users and all other types together; a message or a request that needs one more is refused. The memory budget counts as many."},
 
 		{name: "retry.first", live: true, kind: duration, builtin: "10s", min: second / 100, max: 3600 * second, at: func(c *Config) any { return &c.Retry.First },
 			help: "A message is pushed again when it was not acknowledged after this long. The wait doubles each time."},

@@ -89,7 +89,7 @@ func NewCommitter(l *Log, o CommitterOptions, sink func(message.Committed) error
 	c.probe.Stop()
 	l.syncs = func(took time.Duration) { c.stats.syncTime.Observe(int64(took)) }
 	if l.engine == nil {
-		c.state.Store(&trouble{ErrDiskFull, fmt.Errorf("%w: there was no space at the start", ErrDiskFull)})
+		c.state.Store(&trouble{passing(l.waits), fmt.Errorf("%w, since the start", l.waits)})
 	}
 	return c
 }

@@ -703,6 +703,21 @@ func TestTheLogWaitsForTheStore(t *testing.T) {
 	same(t, b.stop(nil), []string{"safe", "again"})
 }
 
+// A start that waits for the store says that, and not that the disk is full: there
+// is nothing to delete.
+func TestAStartThatWaitsForTheStoreSaysSo(t *testing.T) {
+	why := errors.New("checkpoints fail")
+	l, _ := open(t, t.TempDir(), func(o *Options) { o.Behind = func() error { return why } })
+	defer closeLog(t, l)
+	c := NewCommitter(l, CommitterOptions{}, func(message.Committed) error { return nil })
+	if err := c.Propose(batch("x")); err != ErrBehind {
+		t.Errorf("propose: %v, want %v", err, ErrBehind)
+	}
+	if state := c.Stats().State; c.Full() || !strings.Contains(state, why.Error()) || strings.Contains(state, "space") {
+		t.Errorf("full %t, state %q", c.Full(), state)
+	}
+}
+
 func TestRestartWhileFull(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := open(t, dir)

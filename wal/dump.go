@@ -44,7 +44,7 @@ func Dump(out io.Writer, dir string) error {
 				fmt.Fprintf(b, "    channel: %s, channel %q type %d, %d bytes\n", stamp(r.Timestamp), r.ChannelID, r.ChannelType, len(r.Payload))
 			case message.KindCursor:
 				fmt.Fprintf(b, "    cursor: %s, channel %q type %d, of %q device %d, at %d\n",
-					stamp(r.Timestamp), r.ChannelID, r.ChannelType, r.FromUID, r.Setting, r.MessageID)
+					stamp(r.Timestamp), r.ChannelID, r.ChannelType, r.FromUID, r.Device, r.MessageID)
 			default:
 				fmt.Fprintf(b, "    record of kind %d\n", r.Kind)
 			}

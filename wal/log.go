@@ -88,6 +88,7 @@ type Log struct {
 	salt   uint64
 	path   string // of its file
 	engine engine // nil: there is no generation that may be appended to
+	waits  error  // why the start has begun none, if it has not
 	rollAt int64  // size at which the next generation is tried
 	asked  bool   // a spare file is asked for, for the generation behind this one
 	syncs  func(took time.Duration)
@@ -210,6 +211,7 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 	if err := l.ready(0); err != nil && passing(err) == nil {
 		return w.report, err
 	} else if err != nil {
+		l.waits = err
 		l.logger.Warn("log cannot be written yet", "err", err)
 	} else if w.empty != 0 {
 		if err := l.remove(w.empty); err != nil {

@@ -280,6 +280,23 @@ func TestMissingSyncsAreSaidLoudly(t *testing.T) {
 	}
 }
 
+func TestDumpNamesTheDeviceOfACursor(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	b := message.NewBatch(false)
+	b.Add(&message.Record{Kind: message.KindCursor, Setting: 9, Device: 2, MessageID: 17, ChannelType: message.ChannelGroup,
+		ChannelID: []byte("g"), FromUID: []byte("alice")}, message.Origin{})
+	if _, _, err := l.append(append(make([]byte, headerSize), b.Bytes()...), b.Len()); err != nil {
+		t.Fatal(err)
+	}
+	b.Release()
+	closeLog(t, l)
+	var out strings.Builder
+	if err := Dump(&out, dir); err != nil || !strings.Contains(out.String(), `of "alice" device 2, at 17`) {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
 func TestDumpShowsWhatIsThereButNoPayload(t *testing.T) {
 	dir := t.TempDir()
 	l, _ := open(t, dir)
