@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -90,10 +91,11 @@ func (s System) Facts() Facts {
 		say("clusters", f.Clusters, "/"+cpu+"cpu*/cpu_capacity")
 	}
 	say("memory", fmt.Sprintf("%d MiB", f.Memory/mib), "sysinfo(2)")
-	if f.GroupLimit = s.groupLimit(); f.GroupLimit > 0 {
-		say("control group", fmt.Sprintf("%d MiB", f.GroupLimit/mib), "/sys/fs/cgroup, memory.max")
+	if limit, from := s.groupLimit(); limit > 0 {
+		f.GroupLimit = limit
+		say("control group", fmt.Sprintf("%d MiB", f.GroupLimit/mib), "/"+from)
 	} else {
-		say("control group", "", "no memory.max of a number")
+		say("control group", "", "no memory.max and no memory.limit_in_bytes of a number")
 	}
 	say("page size", fmt.Sprintf("%d bytes", f.PageSize), "getpagesize")
 	if n, err := strconv.Atoi(known("mappings", "proc/sys/vm/max_map_count")); err == nil {
@@ -175,28 +177,84 @@ func (s System) storage() (kind, disk, from string) {
 	return "", "", "more than 4 disks on top of each other"
 }
 
-// groupLimit returns the tightest memory.max in bytes between this process's
-// version 2 control group and the root, 0 when there is none. In a container
-// the listed path may not exist below the mount; its parents are tried anyway.
-func (s System) groupLimit() int64 {
-	group := ""
+// unlimited is more than any limit that is meant: version 1 has no word for none and
+// says the largest number of whole pages.
+const unlimited = 1 << 60
+
+// hierarchy is a tree of control groups and the place of this process in it.
+type hierarchy struct {
+	mount string // below Root
+	group string // below the mount, from "/"
+	v1    bool
+}
+
+// hierarchies returns the trees that may bound the memory of this process: that of
+// version 2, and that of the memory controller of version 1. Where mountinfo cannot
+// be read they are where systemd and containers put them.
+func (s System) hierarchies() (all []hierarchy) {
+	groups := make(map[bool]string) // by v1
 	for line := range strings.Lines(s.read("proc/self/cgroup")) {
-		if rest, ok := strings.CutPrefix(line, "0::"); ok {
-			group = path.Clean("/" + strings.TrimSpace(rest))
+		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, ok := strings.Cut(rest, ":")
+		v1 := slices.Contains(strings.Split(controllers, ","), "memory")
+		if ok && (v1 || id == "0" && controllers == "") {
+			groups[v1] = path.Clean("/" + group)
 		}
 	}
-	if group == "" {
-		return 0
-	}
-	var limit int64
-	for {
-		n, err := strconv.ParseInt(s.read(path.Join("sys/fs/cgroup", group, "memory.max")), 10, 64)
-		if err == nil && n > 0 && (limit == 0 || n < limit) {
-			limit = n
+	mounts := map[bool]hierarchy{false: {mount: "sys/fs/cgroup"}, true: {mount: "sys/fs/cgroup/memory", v1: true}}
+	for line := range strings.Lines(s.read("proc/self/mountinfo")) {
+		place, kind, _ := strings.Cut(line, " - ")
+		at, of := strings.Fields(place), strings.Fields(kind)
+		if len(at) < 5 || len(of) < 3 {
+			continue
 		}
-		if group == "/" {
-			return limit
+		v1 := of[0] == "cgroup" && slices.Contains(strings.Split(of[2], ","), "memory")
+		if !v1 && of[0] != "cgroup2" {
+			continue
 		}
-		group = path.Dir(group)
+		mounts[v1] = hierarchy{mount: strings.TrimPrefix(path.Clean(at[4]), "/"), v1: v1}
+		// A container may see the names of the host, and only its own group.
+		if rest, ok := strings.CutPrefix(groups[v1], at[3]); ok && groups[v1] != "" && at[3] != "/" {
+			groups[v1] = path.Clean("/" + rest)
+		}
 	}
+	for _, v1 := range []bool{false, true} {
+		if h := mounts[v1]; groups[v1] != "" {
+			h.group = groups[v1]
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// groupLimit returns the tightest limit of memory in bytes between this process's
+// control groups and their roots, of version 1 and 2, and the file that has it; 0 when
+// there is none. In a container the listed path may not exist below the mount; its
+// parents are tried anyway.
+func (s System) groupLimit() (limit int64, from string) {
+	consider := func(name, text string) {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 && n < unlimited && (limit == 0 || n < limit) {
+			limit, from = n, name
+		}
+	}
+	for _, h := range s.hierarchies() {
+		for group := h.group; ; group = path.Dir(group) {
+			dir := path.Join(h.mount, group)
+			if h.v1 {
+				consider(dir+"/memory.limit_in_bytes", s.read(dir+"/memory.limit_in_bytes"))
+				// What the groups above allow, where they cannot be seen.
+				for line := range strings.Lines(s.read(dir + "/memory.stat")) {
+					if value, ok := strings.CutPrefix(line, "hierarchical_memory_limit "); ok {
+						consider(dir+"/memory.stat", strings.TrimSpace(value))
+					}
+				}
+			} else {
+				consider(dir+"/memory.max", s.read(dir+"/memory.max"))
+			}
+			if group == "/" {
+				break
+			}
+		}
+	}
+	return limit, from
 }

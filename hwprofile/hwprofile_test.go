@@ -1,6 +1,8 @@
 package hwprofile
 
 import (
+	"io/fs"
+	"os"
 	"reflect"
 	"testing"
 	"testing/fstest"
@@ -15,7 +17,7 @@ func TestGroupLimit(t *testing.T) {
 		for name, text := range limits {
 			tree["sys/fs/cgroup/"+name] = &fstest.MapFile{Data: []byte(text)}
 		}
-		if got := (System{Root: tree}).groupLimit(); got != want {
+		if got, _ := (System{Root: tree}).groupLimit(); got != want {
 			t.Errorf("%q %v: found %d, expected %d", listing, limits, got, want)
 		}
 	}
@@ -27,8 +29,37 @@ func TestGroupLimit(t *testing.T) {
 	f("0::/../up\n", map[string]string{"up/memory.max": "600\n"}, 600)
 	f("0::/a\n", map[string]string{"a/memory.max": "nonsense\n"}, 0)
 	f("0::/a\n", nil, 0)
-	f("4:memory:/a\n", map[string]string{"memory.max": "1\n"}, 0) // version 1
+	f("4:memory:/a\n", map[string]string{"memory.max": "1\n"}, 0) // version 1 has other files
 	f("", nil, 0)
+}
+
+// TestGroupLimitOfTrees: the files as kernels and containers have them, of version 1,
+// 2 and both.
+func TestGroupLimitOfTrees(t *testing.T) {
+	cases := map[string]int64{
+		"v1-service": 128, "v1-none": 0, "v1-nested": 96, "v1-container": 48, "v1-joined-elsewhere": 80, "v1-no-mountinfo": 70,
+		"hybrid":     128,
+		"v2-service": 256, "v2-none": 0, "v2-nested": 192, "v2-container": 90, "v2-container-of-the-host": 90,
+	}
+	trees, err := os.ReadDir("testdata/cgroup")
+	if err != nil || len(trees) != len(cases) {
+		t.Errorf("%d trees, %d are expected: %v", len(trees), len(cases), err)
+	}
+	for _, tree := range trees {
+		want, known := cases[tree.Name()]
+		root := os.DirFS("testdata/cgroup/" + tree.Name())
+		limit, from := (System{Root: root}).groupLimit()
+		if !known || limit != want*mib {
+			t.Errorf("%s: found %d from %s, expected %d", tree.Name(), limit, from, want*mib)
+		}
+		if _, err := fs.Stat(root, from); limit > 0 && err != nil {
+			t.Errorf("%s: the source is not there: %v", tree.Name(), err)
+		}
+		f := System{Root: root, Arch: "amd64", CPUs: 2, Memory: 1024 * mib}.Facts()
+		if usable := f.Usable(); want > 0 && usable != want*mib || want == 0 && usable != 1024*mib {
+			t.Errorf("%s: %d bytes may be used", tree.Name(), usable)
+		}
+	}
 }
 
 // TestThisMachine: this machine has memory, processors and pages, and says where
