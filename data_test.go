@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gatepost/config"
 )
 
 // A disk that is not mounted leaves the empty directory below it, or one with the
@@ -89,5 +91,22 @@ func TestDiskOfWhatIsToBeMade(t *testing.T) {
 	}
 	if proc, err := diskOf("/proc"); err != nil || proc.device == here.device {
 		t.Errorf("/proc is on the disk of %s: %+v, %v", dir, proc, err)
+	}
+}
+
+// A configuration that says nothing need not be named; one that does and is not
+// read is what nobody notices.
+func TestConfigurationThatSaysSomething(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gatepost.toml")
+	if hasKeys(file) {
+		t.Error("there is no file")
+	}
+	for text, want := range map[string]bool{config.Example(): false, "": false, "# a\n\n[net]\n": false, "[net]\nloops = 2\n": true, config.Example() + "\nrate = 1\n": true} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := hasKeys(file); got != want {
+			t.Errorf("%t, want %t, of\n%s", got, want, text)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,10 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		logger.Warn("service manager is not told everything", "err", err)
 	}
 
+	if manager.Present() && cfg.File == "" && hasKeys(packagedConfig) {
+		logger.Warn("configuration file not used: no --config names it", "file", packagedConfig, "hint", "GATEPOST_ARGS in /etc/default/gatepost needs --config "+packagedConfig)
+	}
+
 	hup, stop := catchHUP() // a reload during the start is done behind it
 	defer stop()
 	b := &box{logger: logger, level: severity, cfg: cfg, hup: hup, hooks: make(chan api.WebhookOptions, 1), httpFD: -1}
@@ -86,6 +91,24 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 		logger.Info("stopped")
 	}
 	return err
+}
+
+// packagedConfig is where the packages put the configuration.
+const packagedConfig = "/etc/gatepost/gatepost.toml"
+
+// hasKeys reports whether a configuration file says anything; the packaged one has
+// every key as a comment.
+func hasKeys(file string) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false // nobody asked for it
+	}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "[") {
+			return true
+		}
+	}
+	return false
 }
 
 // newLogger returns a logger whose level severity can change. Where standard

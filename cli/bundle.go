@@ -72,8 +72,8 @@ are. manifest.json says what could not be had. It changes nothing.`)
 	var output string
 	f.StringVar(&output, "output", "", "`FILE` to write, a .tar.gz of at most 32 MiB before compression; - is\nstandard output")
 	f.StringVar(&output, "o", "", "`FILE`, the same")
-	file := f.String("config", "", "the broker's configuration `FILE`; without it what GATEPOST_ARGS says\nin "+serviceEnv)
-	data := f.String("data", "", "the data `DIR`; without it that of the configuration or "+serviceDir)
+	file := f.String("config", "", "the broker's configuration `FILE`; without it what the unit and GATEPOST_ARGS\nin "+serviceEnv+" say")
+	data := f.String("data", "", "the data `DIR`; without it that of the unit, of the\nconfiguration, or "+serviceDir)
 	web := f.String("http", "", "`HOST:PORT` of the broker's HTTP; without it that of the configuration")
 	limit := f.Duration("timeout", 2*time.Minute, "`TIME` that all of it may take")
 	if err := f.none(env, args); err != nil {
@@ -120,6 +120,10 @@ are. manifest.json says what could not be had. It changes nothing.`)
 // manifest.
 func (b *bundle) collect(ctx context.Context, env Env, file, data, web string) error {
 	flags, problem := serviceFlags(file, serviceEnv)
+	if file == "" {
+		shown, _ := program("systemctl", "show", "gatepost.service", "--property", "ExecStart")(ctx) // without systemd there is none
+		maps.Copy(flags.Flags, unitFlags(string(shown)))
+	}
 	cfg, err := config.Load(flags.File, flags.Flags)
 	if err != nil {
 		problem = errors.Join(problem, errors.New(config.RedactError(err)))
@@ -138,8 +142,8 @@ func (b *bundle) collect(ctx context.Context, env Env, file, data, web string) e
 	}
 	if data == "" {
 		data = cfg.Data
-		if _, given := flags.Flags["data"]; !given && flags.File != "" && isDir(serviceDir) {
-			data = serviceDir // the unit says so
+		if cfg.Origin("data") == "built-in" && isDir(serviceDir) {
+			data = serviceDir // the unit says so, by whatever name it is installed
 		}
 	}
 	if web == "" {
@@ -277,9 +281,26 @@ func (b *bundle) scrub(text []byte) []byte {
 	return text
 }
 
-// serviceFlags are the flags that the service is started with.
+// unitFlags are the flags in ExecStart= of the unit, as systemctl shows it:
+//
+//	ExecStart={ path=/usr/bin/gatepost ; argv[]=/usr/bin/gatepost run --data DIR $GATEPOST_ARGS ; ...
+func unitFlags(shown string) map[string]string {
+	_, line, _ := strings.Cut(shown, "argv[]=")
+	line, _, _ = strings.Cut(line, " ;")
+	words := strings.Fields(line)
+	run := slices.Index(words, "run")
+	words = slices.DeleteFunc(words[run+1:], func(w string) bool { return strings.HasPrefix(w, "$") })
+	a, err := config.ParseArgs(words)
+	if run < 0 || err != nil {
+		return nil // no unit of ours: what else there is decides
+	}
+	return a.Flags
+}
+
+// serviceFlags are the flags that the service is started with besides those of the
+// unit.
 func serviceFlags(file, env string) (config.Args, error) {
-	none := config.Args{File: file}
+	none := config.Args{File: file, Flags: make(map[string]string)}
 	if file != "" {
 		return none, nil
 	}

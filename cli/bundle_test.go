@@ -256,3 +256,38 @@ func TestServiceFlags(t *testing.T) {
 		t.Errorf("a wrong flag: %v", err)
 	}
 }
+
+// The unit says where the data are, also in a drop-in, and whatever GATEPOST_ARGS
+// says of the rest.
+func TestUnitFlags(t *testing.T) {
+	for shown, want := range map[string]string{
+		"ExecStart={ path=/usr/bin/gatepost ; argv[]=/usr/bin/gatepost run --data /var/lib/gatepost --data_marker /var/lib/m $GATEPOST_ARGS ; ignore_errors=no ; start_time=[n/a] ; pid=0 }\n": "map[data:/var/lib/gatepost data_marker:/var/lib/m]",
+		"ExecStart={ path=/usr/bin/gatepost ; argv[]=/usr/bin/gatepost run --data=/mnt/ssd ${GATEPOST_ARGS} ; ignore_errors=no }":                                                              "map[data:/mnt/ssd]",
+		"ExecStart={ path=/usr/bin/env ; argv[]=/usr/bin/env sleep 1 ; ignore_errors=no }":                                                                                                     "map[]",
+		"ExecStart=\n": "map[]",
+		"":             "map[]",
+	} {
+		if got := fmt.Sprint(unitFlags(shown)); got != want {
+			t.Errorf("%q: %s, want %s", shown, got, want)
+		}
+	}
+}
+
+// A bundle has the data section of the box whatever was written into GATEPOST_ARGS.
+func TestSupportBundleFindsTheData(t *testing.T) {
+	dir, data := t.TempDir(), newData(t)
+	text := "#!/bin/sh\necho 'ExecStart={ path=/usr/bin/gatepost ; argv[]=/usr/bin/gatepost run --data " + data + " $GATEPOST_ARGS ; ignore_errors=no }'\n"
+	if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Chdir(dir)
+	out := filepath.Join(dir, "b.tar.gz")
+	if _, said, code := does(t, "support-bundle", "-o", out, "--http", "127.0.0.1:1"); code != exitOK {
+		t.Fatalf("exit code %d\n%s", code, said)
+	}
+	found := unpack(t, out)
+	if !strings.Contains(found["files.txt"], filepath.Join(data, "meta")) || !strings.Contains(found["check.json"], `"verdict": "whole"`) || !strings.Contains(found["manifest.json"], data) {
+		t.Errorf("files:\n%s\ncheck:\n%s", found["files.txt"], found["check.json"])
+	}
+}
