@@ -257,6 +257,7 @@ func (b *box) build(cfg *config.Config) (err error) {
 		InboxBytes:      int(cfg.Queue.ApplyBytes),
 		DedupWindow:     cfg.Broker.DedupWindow,
 		MaxChannels:     cfg.Broker.MaxChannels,
+		UserChannels:    cfg.Broker.UserChannels,
 		CheckpointBytes: cfg.Wal.RollSize / 2,
 		MaxOfUser:       max(cfg.Net.MaxConnections/2, 1),
 		Strict:          cfg.Broker.PersonAllowList,
@@ -336,18 +337,17 @@ func (b *box) build(cfg *config.Config) (err error) {
 	}
 	values := metrics.NewRegistry()
 	b.api = api.New(api.Options{
-		Outbox:      len(b.outboxes),
-		Limits:      limits,
-		Version:     version,
-		IDFloor:     b.core.MaxMessageID(),
-		MaxChannels: cfg.Broker.MaxChannels,
-		Routes:      api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
-		Slots:       api.Slots{Connections: cfg.API.MaxConnections, Reads: cfg.API.MaxReads, Changes: cfg.API.MaxChanges, Sends: cfg.API.MaxSends},
-		Health:      b.health,
-		Damage:      b.damage(),
-		Backup:      b.backup,
-		Datasource:  source,
-		Logger:      logger,
+		Outbox:     len(b.outboxes),
+		Limits:     limits,
+		Version:    version,
+		IDFloor:    b.core.MaxMessageID(),
+		Routes:     api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
+		Slots:      api.Slots{Connections: cfg.API.MaxConnections, Reads: cfg.API.MaxReads, Changes: cfg.API.MaxChanges, Sends: cfg.API.MaxSends},
+		Health:     b.health,
+		Damage:     b.damage(),
+		Backup:     b.backup,
+		Datasource: source,
+		Logger:     logger,
 	}, b.core, b.committer, b.store, values)
 	b.register(values, cfg)
 	b.outboxes = append(b.outboxes, b.api)

@@ -36,7 +36,7 @@ func newBox(t testing.TB) *box {
 	logger := slog.New(slog.DiscardHandler)
 	x := &box{ids: make(map[string]*message.Channel), kept: make(map[*message.Channel][]message.Record)}
 	x.core = broker.New(broker.Options{Logger: logger, DedupWindow: 1000, MaxChannels: 100, InboxItems: 16, InboxBytes: 1 << 20}, x)
-	x.Server = New(Options{Limits: Limits{MaxMembers: 10, MaxPayload: 1 << 15}, MaxChannels: 100, Health: func() error { return nil },
+	x.Server = New(Options{Limits: Limits{MaxMembers: 10, MaxPayload: 1 << 15}, Health: func() error { return nil },
 		Backup: func(w io.Writer) error { _, err := w.Write([]byte("a backup")); return err }, Logger: logger}, x.core, x, x, metrics.NewRegistry())
 	done := make(chan error)
 	go func() { done <- x.core.Run([]broker.Outbox{x.Server}) }()

@@ -16,6 +16,7 @@ type change struct {
 	Guests      int      `json:"temp_subscriber"`
 	Subscribers []string `json:"subscribers"`
 	UIDs        []string `json:"uids"` // of lists
+	UID         string   `json:"uid"`  // of /channel/delete: the other one of a pair
 
 	Large     *int `json:"large"`
 	Ban       *int `json:"ban"`
@@ -160,6 +161,15 @@ func (s *Server) plan(a action, c *change) ([]message.Record, error) {
 	if err := s.room(op, typ, c.ID, names); err != nil {
 		return nil, err
 	}
+	if c.UID != "" {
+		if op != message.OpDelete || typ != message.ChannelPerson {
+			return nil, errors.New("uid is there: only the removal of a pair of users (channel_type 1) has one")
+		}
+		if err := checkName("uid", c.UID); err != nil {
+			return nil, err
+		}
+		return records(op, typ, string(storageID(c.Type, c.UID, c.ID)), nil), nil
+	}
 	var parts []message.Record
 	if mentioned {
 		parts = records(message.OpInfo, typ, c.ID, []string{string([]byte{byte(info)})})
@@ -188,8 +198,7 @@ func (s *Server) room(op message.ChangeOp, typ uint8, id string, names []string)
 		return nil
 	}
 	access := s.core.Access()
-	members, known := access.Members(typ, id)
-	have := members
+	have, _ := access.Members(typ, id)
 	is := func(uid string) bool { return access.IsMember(typ, id, uid) }
 	deny, allow := []string(nil), []string(nil)
 	switch op {
@@ -215,9 +224,6 @@ func (s *Server) room(op message.ChangeOp, typ uint8, id string, names []string)
 	}
 	if n, most := have+len(fresh), s.limits.Load().MaxMembers; n > most {
 		return fmt.Errorf("the channel would have %d members, or as many on its list; the limit is %d (broker.max_group_members)", n, most)
-	}
-	if n := s.core.Stats().Channels.Load(); !known && n >= int64(s.o.MaxChannels) {
-		return fmt.Errorf("there are %d channels, the limit is %d (broker.max_channels)", n, s.o.MaxChannels)
 	}
 	return nil
 }

@@ -273,9 +273,6 @@ func (d *Datasource) learn(ctx context.Context, of place) error {
 	if len(members) == 0 { // of a channel that is known here: made by other means
 		return errNobody
 	}
-	if n := d.server.core.Stats().Channels.Load(); !known && n >= int64(d.server.o.MaxChannels) {
-		return fmt.Errorf("there are %d channels, the limit is %d (broker.max_channels): %w", n, d.server.o.MaxChannels, errNobody)
-	}
 	var parts []message.Record
 	if !known || !sameNames(have, members) {
 		parts = records(message.OpReset, typ, of.ID, members)
@@ -307,7 +304,11 @@ func (d *Datasource) carryOut(ctx context.Context, parts []message.Record) error
 		return err
 	}
 	for _, a := range answers {
-		if a.reason != message.ReasonSuccess {
+		switch a.reason {
+		case message.ReasonSuccess:
+		case message.ReasonNotAllowSend:
+			return fmt.Errorf("%w: %w", errCrowded, errNobody)
+		default:
 			return fmt.Errorf("the log refused it (reason %d), see the broker's log", a.reason)
 		}
 	}

@@ -65,7 +65,7 @@ func TestNoChangeSucceedsWhileItsOutcomeIsUnknown(t *testing.T) {
 			s, _ := newServer(t)
 			join(t, s, "g1", "alice", "bob")
 			log := new(stuck)
-			s.log, s.o.MaxChannels = log, 10
+			s.log = log
 			s.SetLimits(Limits{MaxMembers: 10, MaxPayload: 64})
 			s.o.Wait, s.body = 60*time.Millisecond, 20*time.Millisecond
 			ln, err := net.Listen("tcp", "127.0.0.1:0")

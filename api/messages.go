@@ -221,7 +221,7 @@ func refuse(w http.ResponseWriter, reason uint8, id string) {
 	case message.ReasonSendBan:
 		status, why = http.StatusForbidden, "from_uid may not send"
 	case message.ReasonNotAllowSend:
-		why = "there are as many channels as there may be (broker.max_channels)"
+		why = errCrowded.Error()
 	case message.ReasonSystemError:
 		why = "the log takes nothing, see /health"
 	}
@@ -326,25 +326,47 @@ type answer struct {
 	seq    uint64
 }
 
+// errCrowded says that a request would make one channel too many.
+var errCrowded = errors.New("channel limit reached (broker.max_channels)")
+
 // commit gives records ids and times, hands them to the log as one batch, and
-// waits for all answers, which come in the order of the records. After an error
+// waits for all answers, which come in the order of the records. One that would make
+// a channel too many is refused and not in the batch. After an error
 // status is the one to answer with: 503 if nothing happened, 504 if the outcome is
 // unknown.
 func (s *Server) commit(ctx context.Context, records []message.Record, volatile bool) (answers []answer, status int, err error) {
 	id, arrived := s.enlist(len(records))
 	defer s.dismiss(id)
 	b := message.NewBatch(volatile)
-	now := time.Now()
+	answers = make([]answer, len(records))
+	now, access := time.Now(), s.core.Access()
 	s.mu.Lock()
 	for i := range records {
 		r := &records[i]
 		r.Timestamp = now.UnixMilli()
+		claimed, ok := false, true
+		if !volatile {
+			claimed, ok = access.Claim(r, true, now)
+		}
+		if !ok {
+			answers[i] = answer{part: i, reason: message.ReasonNotAllowSend}
+			continue
+		}
 		if r.Kind == message.KindMessage || r.Kind == message.KindChannel { // see message.Channel
 			r.MessageID = s.ids.Next(now)
 		}
-		b.Add(r, message.Origin{Conn: id, ClientSeq: uint32(i), MessageID: r.MessageID, Loop: uint16(s.o.Outbox)})
+		b.Add(r, message.Origin{Conn: id, ClientSeq: uint32(i), MessageID: r.MessageID, Loop: uint16(s.o.Outbox), Claimed: claimed})
 	}
 	s.mu.Unlock()
+	asked := b.Len()
+	if asked == 0 {
+		b.Release()
+		return answers, http.StatusOK, nil
+	}
+	giveUp := func() {
+		access.ReleaseAll(b)
+		b.Release()
+	}
 	deadline := time.NewTimer(s.o.Wait)
 	defer deadline.Stop()
 	for {
@@ -353,21 +375,20 @@ func (s *Server) commit(ctx context.Context, records []message.Record, volatile 
 			break
 		}
 		if !errors.Is(err, queue.ErrFull) {
-			b.Release()
+			giveUp()
 			return nil, http.StatusServiceUnavailable, err
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			b.Release()
+			giveUp()
 			return nil, http.StatusServiceUnavailable, fmt.Errorf("the request ended before the log took it: %w", ctx.Err())
 		case <-deadline.C:
-			b.Release()
+			giveUp()
 			return nil, http.StatusServiceUnavailable, fmt.Errorf("the log was busy for %v, try again", s.o.Wait)
 		}
 	}
-	answers = make([]answer, len(records))
-	for range records {
+	for range asked {
 		select {
 		case a := <-arrived:
 			if a.reason == message.ReasonUnknown {

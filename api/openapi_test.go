@@ -40,7 +40,7 @@ func exampleServer(t testing.TB) (*Server, *obedient) {
 	if err := s.core.Replay(message.Committed{Index: 2, Generation: 1, Batch: b}); err != nil {
 		t.Fatal(err)
 	}
-	s.archive, s.o.MaxChannels, s.o.Backup = drawer{}, 10, func(w io.Writer) error { _, err := w.Write([]byte("a backup")); return err }
+	s.archive, s.o.Backup = drawer{}, func(w io.Writer) error { _, err := w.Write([]byte("a backup")); return err }
 	s.SetLimits(Limits{MaxMembers: s.limits.Load().MaxMembers, MaxPayload: 64})
 	done := make(chan error)
 	go func() { done <- s.core.Run(nil) }()

@@ -30,17 +30,16 @@ type Proposer interface {
 type Options struct {
 	Outbox int // index of this server among the broker's outboxes
 	Limits
-	IDFloor     int64         // ids of messages are above it
-	Version     string        // of the broker
-	MaxChannels int           // of a box, pairs of users included
-	Slots       Slots         // how much HTTP may do at a time
-	Routes      Routes        // that clients are told
-	Wait        time.Duration // for the log to take and answer a change; 0: 10 s
-	Health      func() error  // nil: well; else why not
-	Damage      []string      // found at the start; /health says it too
-	Backup      func(io.Writer) error
-	Datasource  DatasourceOptions // of channels that are not here
-	Logger      *slog.Logger
+	IDFloor    int64         // ids of messages are above it
+	Version    string        // of the broker
+	Slots      Slots         // how much HTTP may do at a time
+	Routes     Routes        // that clients are told
+	Wait       time.Duration // for the log to take and answer a change; 0: 10 s
+	Health     func() error  // nil: well; else why not
+	Damage     []string      // found at the start; /health says it too
+	Backup     func(io.Writer) error
+	Datasource DatasourceOptions // of channels that are not here
+	Logger     *slog.Logger
 }
 
 // Limits are the options that may change while a server serves, see SetLimits.
@@ -376,6 +375,8 @@ func (s *Server) carryOut(w http.ResponseWriter, r *http.Request, name string, p
 	switch worst {
 	case message.ReasonSuccess:
 		reply(w, http.StatusOK, map[string]any{"status": http.StatusOK})
+	case message.ReasonNotAllowSend:
+		fail(w, http.StatusBadRequest, fmt.Errorf("cannot change %s: %w", name, errCrowded))
 	case message.ReasonChannelNotExist:
 		fail(w, http.StatusNotFound, fmt.Errorf("cannot change %s: there is no such channel, or nobody is in it who should", name))
 	default:

@@ -53,7 +53,7 @@ func (blank) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
 func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	core := broker.New(broker.Options{Logger: logger}, nil)
+	core := broker.New(broker.Options{Logger: logger, MaxChannels: 10}, nil)
 	b := message.NewBatch(false)
 	b.Add(&message.Record{Kind: message.KindChannel, ChannelType: message.ChannelGroup, ChannelID: []byte("g"),
 		Payload: message.AppendChange(nil, message.OpCreate, members)}, message.Origin{})
@@ -61,7 +61,7 @@ func newServer(t testing.TB, members ...string) (*Server, *obedient) {
 		t.Fatal(err)
 	}
 	log := new(obedient)
-	log.server = New(Options{Limits: Limits{MaxMembers: 10}, MaxChannels: 2, Health: func() error { return nil }, Logger: logger}, core, log, blank{}, metrics.NewRegistry())
+	log.server = New(Options{Limits: Limits{MaxMembers: 10}, Health: func() error { return nil }, Logger: logger}, core, log, blank{}, metrics.NewRegistry())
 	return log.server, log
 }
 

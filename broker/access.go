@@ -27,9 +27,7 @@ type Access struct {
 	// be looked up for a message from one to another.
 	persons atomic.Int64
 	systems atomic.Int64 // likewise the users who may send wherever they want
-	// pairs is the hashes of the ids of all channels that are there with their
-	// first message, while there may be no more of them; nil: there may.
-	pairs atomic.Pointer[map[uint64]struct{}]
+	room    *room        // for channels
 	// strict says that a person is sent to by those on their list only.
 	strict bool
 }
@@ -79,8 +77,8 @@ type rules struct {
 	info    message.Info
 }
 
-func newAccess(strict bool) *Access {
-	return &Access{seed: maphash.MakeSeed(), began: time.Now(), strict: strict}
+func newAccess(o *Options) *Access {
+	return &Access{seed: maphash.MakeSeed(), began: time.Now(), strict: o.Strict, room: newRoom(o.MaxChannels, o.UserChannels)}
 }
 
 // rules returns what holds for a channel, nil if it has none.
@@ -103,7 +101,8 @@ func (a *Access) Account(uid []byte) *message.Account {
 	return nil
 }
 
-// MayPublish returns message.ReasonSuccess or why not. It does not allocate.
+// MayPublish returns message.ReasonSuccess or why not. It does not allocate. Whether
+// there may be one more channel is another question, see Claim.
 // channelID is the storage id; uid must not contain '@'.
 func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 	if !message.KnownType(typ) {
@@ -117,8 +116,8 @@ func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 	}
 	persons := a.persons.Load() > 0
 	r := a.rules(typ, channelID)
-	if reason := a.exists(typ, channelID, r); reason != message.ReasonSuccess {
-		return reason
+	if r == nil && !message.SelfMade(typ) {
+		return message.ReasonSubscriberNotExist
 	}
 	if message.Public(typ) || a.systems.Load() > 0 && a.Account(uid).IsSystem() {
 		return message.ReasonSuccess
@@ -182,22 +181,6 @@ func (a *Access) Banned(uid []byte) bool {
 	return r != nil && r.info&message.InfoBan != 0
 }
 
-// exists says whether a channel is there, or may be made.
-func (a *Access) exists(typ uint8, channelID []byte, r *rules) uint8 {
-	if !message.SelfMade(typ) {
-		if r == nil {
-			return message.ReasonSubscriberNotExist
-		}
-		return message.ReasonSuccess
-	}
-	if pairs := a.pairs.Load(); pairs != nil {
-		if _, ok := (*pairs)[maphash.Bytes(a.seed, channelID)]; !ok {
-			return message.ReasonNotAllowSend
-		}
-	}
-	return message.ReasonSuccess
-}
-
 // mayReach says whether one person may send to another.
 func (a *Access) mayReach(to, from []byte) uint8 {
 	if a.systems.Load() > 0 && a.Account(to).IsSystem() {
@@ -241,11 +224,10 @@ func (a *Access) MayPublishAny(typ uint8, channelID, uid []byte) uint8 {
 	if reason := a.limited(typ, channelID, uid); reason != message.ReasonSuccess {
 		return reason
 	}
-	reason := a.exists(typ, channelID, a.rules(typ, channelID))
-	if reason == message.ReasonSubscriberNotExist {
+	if !message.SelfMade(typ) && a.rules(typ, channelID) == nil {
 		return message.ReasonChannelNotExist
 	}
-	return reason
+	return message.ReasonSuccess
 }
 
 // Members returns how many members a channel has, and whether there is one.

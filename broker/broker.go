@@ -16,7 +16,10 @@ type Options struct {
 	InboxItems  int // committed batches that may wait
 	InboxBytes  int // and their bytes
 	DedupWindow int // messages whose answers are remembered
-	MaxChannels int // groups and pairs of users; 0: no limit
+	MaxChannels int // groups and pairs of users, and as many persons of whom something is set; 0: no limit
+	// UserChannels is how many channels the messages of one user may make in an
+	// hour. 0: no limit
+	UserChannels int
 	// CheckpointBytes is how many bytes of records the log must have behind a
 	// checkpoint for the next to be worth it.
 	CheckpointBytes int64
@@ -107,7 +110,6 @@ type Broker struct {
 	incomplete bool
 	deleted    map[string]struct{}
 	unsaved    int64 // bytes of records that no checkpoint has
-	crowded    bool  // a channel came in since limit was called
 	full       bool  // there may be no more channels
 	hooks      hooks
 	state      message.ChannelState
@@ -124,7 +126,7 @@ type Broker struct {
 // New returns a broker over a store that is as empty as it is.
 func New(o Options, s Store) *Broker {
 	return &Broker{
-		o: o, store: s, access: newAccess(o.Strict),
+		o: o, store: s, access: newAccess(&o),
 		inbox: queue.New(o.InboxItems, o.InboxBytes, func(e *event) int {
 			if e.committed.Batch == nil {
 				return 0
@@ -315,6 +317,7 @@ func (b *Broker) answer(o message.Origin, id int64, seq uint64, reason uint8) {
 func (b *Broker) apply(c *message.Committed) error {
 	batch := c.Batch
 	if c.Err != nil {
+		b.access.ReleaseAll(batch)
 		b.notDurable(batch, c.Err)
 		return nil
 	}
@@ -334,6 +337,7 @@ func (b *Broker) apply(c *message.Committed) error {
 		switch r.Kind {
 		case message.KindMessage:
 			b.message(c, i, r)
+			b.release(batch.Origin(i), r)
 		case message.KindRefused:
 			b.refused(batch.Origin(i), r)
 		case message.KindCursor:
@@ -343,6 +347,7 @@ func (b *Broker) apply(c *message.Committed) error {
 		case message.KindChannel, message.KindKeep, message.KindUser, message.KindConversation:
 			o := batch.Origin(i)
 			b.answer(o, o.MessageID, 0, b.change(r))
+			b.release(o, r)
 		default:
 			return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): its kind %d is unknown; was it written by a newer version?",
 				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), r.Kind)
@@ -414,7 +419,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		ch = b.passing(r.ChannelType, r.ChannelID)
 	} else if near = b.near[i%lookAhead]; near.channel != nil && !near.channel.gone {
 		ch = near.channel
-	} else {
+	} else if ch = b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]; ch == nil && b.mayMake(r) {
 		ch = b.channel(r.ChannelType, r.ChannelID, r.MessageID)
 	}
 	if ch == nil {
@@ -436,7 +441,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		own = sender.in.get(ch)
 	}
 	server := r.Flags&message.FlagServer != 0
-	if own == nil && !server && !message.Public(ch.Type) && !b.mayBeMember(ch) && !b.accounts[string(r.FromUID)].IsSystem() && !(batch.Volatile() && ch.names(r.FromUID)) {
+	if own == nil && !server && !message.Public(ch.Type) && !b.mayBeMember(ch) && !b.accounts[string(r.FromUID)].IsSystem() && !(batch.Volatile() && names(ch.Type, r.ChannelID, r.FromUID)) {
 		b.answer(o, r.MessageID, 0, message.ReasonSubscriberNotExist)
 		return
 	}
@@ -485,6 +490,19 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		}
 	}
 	b.stats.Pushes.Add(int64(pushes))
+}
+
+// mayMake reports whether a message may make its channel, if that is one that a
+// message makes: its sender is one of those whom its id names.
+func (b *Broker) mayMake(r *message.Record) bool {
+	return !message.Named(r.ChannelType) || r.Flags&message.FlagServer != 0 || names(r.ChannelType, r.ChannelID, r.FromUID) || b.accounts[string(r.FromUID)].IsSystem()
+}
+
+// release gives back the claim on a channel that admission made for a record.
+func (b *Broker) release(o message.Origin, r *message.Record) {
+	if o.Claimed {
+		b.access.Release(r)
+	}
 }
 
 // repeat gives a message that is stored its first answer, and reports whether it is.

@@ -10,41 +10,6 @@ import (
 	"gatepost/queue"
 )
 
-// When there are as many channels as there may be, those that exist go on, new
-// pairs of users are refused at admission, and what the log holds all the same
-// is carried out. A deleted group makes room again.
-func TestThereMayBeOnlySoManyChannels(t *testing.T) {
-	b := newBox(t, Options{DedupWindow: 10, MaxChannels: 3})
-	may := func(when, pair string, want uint8) {
-		t.Helper()
-		if got := b.Access().MayPublish(message.ChannelPerson, []byte(pair), []byte("a")); got != want {
-			t.Errorf("%s: reason %d, want %d", when, got, want)
-		}
-	}
-	b.commit(group(message.OpCreate, "g", "a"), false, nil)
-	b.commit(say("a", "a@b", "1"), false, nil)
-	b.limit()
-	may("two of three", "a@c", message.ReasonSuccess)
-	b.commit(say("a", "a@c", "2"), false, nil)
-	b.limit()
-	may("full", "a@d", message.ReasonNotAllowSend)
-	may("full, one that exists", "a@b", message.ReasonSuccess)
-	may("full, the newest", "a@c", message.ReasonSuccess)
-	b.expect("admitted just before", b.commit(say("a", "a@d", "3"), false, nil), "ack 1 seq 1 id 4")
-	b.limit()
-	may("above the limit, one that exists", "a@d", message.ReasonSuccess)
-	may("above the limit", "a@e", message.ReasonNotAllowSend)
-	if n := b.Stats().Channels.Load(); n != 4 {
-		t.Errorf("%d channels are counted", n)
-	}
-	b.commit(group(message.OpDelete, "g"), false, nil)
-	b.limit()
-	may("still full", "a@e", message.ReasonNotAllowSend)
-	b.o.MaxChannels = 4 // a later start with another configuration
-	b.limit()
-	may("room again", "a@e", message.ReasonSuccess)
-}
-
 // A channel's own rule reaches the store with the checkpoint; one for a channel
 // that does not exist, or that nobody understands, is refused.
 func TestARuleIsForAChannelThatExists(t *testing.T) {

@@ -3,7 +3,6 @@ package broker
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -218,11 +217,11 @@ func (b *Broker) passing(typ uint8, id []byte) *channel {
 }
 
 // names reports whether the id of a channel names a user as its member.
-func (ch *channel) names(uid []byte) bool {
-	switch id := message.ShownID([]byte(ch.ID)); {
-	case message.Pair(ch.Type):
+func names(typ uint8, id, uid []byte) bool {
+	switch id = message.ShownID(id); {
+	case message.Pair(typ):
 		return other(id, uid) != nil
-	case ch.Type == message.ChannelVisitors:
+	case typ == message.ChannelVisitors:
 		return bytes.Equal(id, uid)
 	}
 	return false
@@ -283,30 +282,20 @@ func (b *Broker) newChannel(typ uint8, id []byte, born int64) *channel {
 func (b *Broker) add(ch *channel) {
 	b.channels[string(b.channelKey(ch.Type, []byte(ch.ID)))] = ch
 	b.stats.Channels.Store(int64(len(b.channels)))
-	b.crowded = true
+	b.access.room.made(b.access.roomKey(ch.Type, []byte(ch.ID)), classOf(ch.Type, []byte(ch.ID)))
 }
 
-// limit tells admission, at the end of a round, which person channels there are
-// when there may be no more channels, and that there may be again.
+// limit says, at the end of a round, that messages may make no more channels, and
+// that they may again.
 func (b *Broker) limit() {
-	full := b.o.MaxChannels > 0 && len(b.channels) >= b.o.MaxChannels
+	full := b.access.room.full()
 	switch {
-	case full && b.crowded:
-		if !b.full {
-			b.o.Logger.Warn("there are as many channels as there may be: messages that need another one are refused", "channels", len(b.channels), "limit", b.o.MaxChannels, "key", "broker.max_channels")
-		}
-		pairs := make(map[uint64]struct{}, len(b.channels))
-		for _, ch := range b.channels {
-			if message.SelfMade(ch.Type) {
-				pairs[maphash.String(b.access.seed, ch.ID)] = struct{}{}
-			}
-		}
-		b.access.pairs.Store(&pairs)
+	case full && !b.full:
+		b.o.Logger.Warn("channel limit reached; messages that would create a channel are refused", "channels", len(b.channels), "limit", b.o.MaxChannels, "key", "broker.max_channels")
 	case !full && b.full:
-		b.o.Logger.Info("there may be more channels again", "channels", len(b.channels), "limit", b.o.MaxChannels)
-		b.access.pairs.Store(nil)
+		b.o.Logger.Info("messages may create channels again", "channels", len(b.channels), "limit", b.o.MaxChannels)
 	}
-	b.full, b.crowded = full, false
+	b.full = full
 }
 
 // join makes a user a member, and reports whether they were none.

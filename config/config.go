@@ -210,6 +210,7 @@ type Broker struct {
 	MaxGroupMembers int
 	PersonAllowList bool
 	MaxChannels     int
+	UserChannels    int // that the messages of one user may make in an hour
 }
 
 // Retry is the resending of messages that were pushed and not acknowledged.

@@ -220,7 +220,9 @@ func table() []key {
 		{name: "broker.person_allow_list", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Broker.PersonAllowList },
 			help: "A person is sent to by those on their list only (POST /channel/whitelist_add with their uid and channel_type 1), or by all with allow_stranger. Off, by everybody who is not on their blacklist."},
 		{name: "broker.max_channels", kind: integer, min: 1, max: 100_000_000, at: func(c *Config) any { return &c.Broker.MaxChannels },
-			help: "Channels at most, groups, pairs of users and all other types together; a message or a request that needs one more is refused. The memory budget counts as many."},
+			help: "Channels at most: groups, pairs of users and all other types together. A message that needs one more is refused (reason 11), as is the creation of a group. Messages of devices make at most three quarters of them; the rest is for groups and whatever else comes over HTTP. Persons who are banned or have lists are counted apart, up to the same number. The memory budget counts as many channels."},
+		{name: "broker.user_channels", kind: integer, builtin: "1000", min: 1, max: 100_000_000, zero: "no limit", at: func(c *Config) any { return &c.Broker.UserChannels },
+			help: "Channels that the messages of one user make in an hour at most, over all connections; a message that needs one more is refused (reason 11). It does not count for what comes over HTTP and for system users. Without session.token_auth a client may call itself anything."},
 
 		{name: "retry.first", live: true, kind: duration, builtin: "10s", min: second / 100, max: 3600 * second, at: func(c *Config) any { return &c.Retry.First },
 			help: "A message is pushed again when it was not acknowledged after this long. The wait doubles each time."},

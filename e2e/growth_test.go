@@ -112,7 +112,7 @@ func TestGrowth(t *testing.T) {
 
 // large are the options of a broker for a million channels and users.
 func large(b *broker) {
-	for _, o := range []option{plain, set("log.level", "warn"), set("memory.limit", "8GiB"), set("broker.max_channels", "2000000"), set("net.max_connections", "19900"), set("api.max_changes", "64"), set("broker.max_group_members", "20000")} {
+	for _, o := range []option{plain, set("log.level", "warn"), set("memory.limit", "8GiB"), set("broker.max_channels", "2000000"), set("broker.user_channels", "0"), set("net.max_connections", "19900"), set("api.max_changes", "64"), set("broker.max_group_members", "20000")} {
 		o(b)
 	}
 }

@@ -248,6 +248,7 @@ func keyEffects() map[string]effect {
 				t.Errorf("a second group: %d %s %v", code, text, err)
 			}
 		}, "broker.max_channels=1"),
+		"broker.user_channels": by("e2e.TestADeviceCannotUseUpTheChannels"),
 
 		"retry.first": by("e2e.TestReload"),
 		"retry.max":   by("e2e.TestReload"),

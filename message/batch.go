@@ -20,6 +20,7 @@ type Origin struct {
 	ClientSeq uint32
 	Loop      uint16
 	Flags     uint8 // wire flags of the SEND, copied into its SENDACK
+	Claimed   bool  // admission made a claim on a channel for the record, see broker.Access
 }
 
 // originSize is the size of an Origin in memory, in bytes.

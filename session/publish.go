@@ -102,7 +102,16 @@ func (g *Gate) accept(p *peer, s *wukong.Send) wukong.Reason {
 		Conn: p.conn.ID(), MessageID: r.MessageID, ClientSeq: s.ClientSeq, Loop: g.index, Flags: s.Flags,
 	}
 	b := g.batch(s.Flags&wukong.FlagNoPersist != 0)
+	claim := func() (ok bool) {
+		if !b.Volatile() {
+			o.Claimed, ok = g.access.Claim(r, false, g.now)
+		}
+		return ok || b.Volatile()
+	}
 	if p.keys == nil {
+		if !claim() {
+			return wukong.ReasonNotAllowSend
+		}
 		b.Add(r, o)
 	} else {
 		head := b.Begin(r)
@@ -110,7 +119,7 @@ func (g *Gate) accept(p *peer, s *wukong.Send) wukong.Reason {
 		switch {
 		case err != nil:
 			return wukong.ReasonPayloadDecodeError
-		case len(whole)-len(head) > g.o.MaxPayload:
+		case len(whole)-len(head) > g.o.MaxPayload, !claim():
 			return wukong.ReasonNotAllowSend
 		}
 		b.Finish(whole, o)
@@ -268,6 +277,7 @@ func (g *Gate) proposeBatch(b *message.Batch) bool {
 // answers keep their order.
 func (g *Gate) refuse(b *message.Batch) {
 	g.stats.LogRefused.Add(int64(b.Len()))
+	g.access.ReleaseAll(b)
 	for i := range b.Len() {
 		o := b.Origin(i)
 		if g.loop.Lookup(o.Conn) != nil {
