@@ -116,11 +116,13 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusServiceUnavailable, fmt.Errorf("cannot list conversations: %w", err))
 		return
 	}
-	have := l.known()
+	have, rd := l.known(), s.reader(r.Context())
+	rd.room *= 4
 	all = slices.DeleteFunc(all, func(t broker.Talk) bool {
 		seq, known := have.of(showID(t.Channel, l.UID), t.Channel.Type, t.Last)
-		return l.Unread != 0 && t.Last <= t.Read || slices.Contains(l.Without, int(t.Channel.Type)) ||
-			showID(t.Channel, l.UID) == systemUID || l.Version > 0 && t.Version*millisecond <= l.Version && (!known || t.Last <= seq)
+		return slices.Contains(l.Without, int(t.Channel.Type)) || showID(t.Channel, l.UID) == systemUID ||
+			l.Version > 0 && t.Version*millisecond <= l.Version && (!known || t.Last <= seq) ||
+			l.Unread != 0 && rd.unread(&t) == 0
 	})
 	slices.SortFunc(all, func(a, b broker.Talk) int {
 		if a.Newest != b.Newest {
@@ -134,8 +136,6 @@ func (s *Server) talks(w http.ResponseWriter, r *http.Request) {
 	}
 	all = all[min(len(all), (page-1)*size):]
 	lines := make([]talk, 0, min(len(all), size))
-	rd := s.reader(r.Context())
-	rd.room *= 4
 	for _, t := range all[:min(len(all), size)] {
 		if lines = append(lines, rd.line(&t, &l, have)); rd.err != nil {
 			rd.fail(w, "conversations")
@@ -153,15 +153,21 @@ func showID(ch *message.Channel, uid string) string {
 	return ch.ID
 }
 
+// unread is how many messages of a conversation are not read and have not expired.
+func (rd *reader) unread(t *broker.Talk) uint64 {
+	if t.Expires <= t.Read {
+		return t.Unread
+	}
+	return t.Unread - min(t.Unread, rd.expired(t.Channel, t.Read+1, min(t.Expires, t.Last)))
+}
+
 // line makes a line of the answer. The newest message of each line is read in any
 // case, for its number.
 func (rd *reader) line(t *broker.Talk, l *listing, have known) talk {
 	p := place{UID: l.UID, ID: showID(t.Channel, l.UID), Type: int(t.Channel.Type)}
 	line := talk{ID: p.ID, Type: t.Channel.Type, Time: t.Newest / 1000, Last: t.Last, Offset: t.Deleted, ReadTo: t.Read,
 		Version: t.Version * millisecond, Recents: []stored{}}
-	if t.Last > t.Read {
-		line.Unread = t.Last - t.Read
-	}
+	line.Unread = rd.unread(t)
 	ch, first, last := p.find(rd.s.archive)
 	if ch == nil {
 		return line

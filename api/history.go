@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"gatepost/diskio"
@@ -225,15 +226,16 @@ type reader struct {
 	ctx context.Context
 	err error
 
-	looks         int // messages that it may still read
-	each          int // bytes of a message of the answer beside what is in its entry
-	room          int // bytes that the answer may still have, of messages
-	events, bytes int // that it may still read of events
+	now           int64 // unix milliseconds: what has expired by then is not shown
+	looks         int   // messages that it may still read
+	each          int   // bytes of a message of the answer beside what is in its entry
+	room          int   // bytes that the answer may still have, of messages
+	events, bytes int   // that it may still read of events
 }
 
 // reader returns a reader for one request, with an answer of historyBytes.
 func (s *Server) reader(ctx context.Context) *reader {
-	return &reader{s: s, ctx: ctx, looks: historyLooks, room: historyBytes, events: pageEvents, bytes: pageBytes}
+	return &reader{s: s, ctx: ctx, now: time.Now().UnixMilli(), looks: historyLooks, room: historyBytes, events: pageEvents, bytes: pageBytes}
 }
 
 // fail answers that something cannot be read now.
@@ -265,9 +267,9 @@ func (rd *reader) page(ch *message.Channel, from uint64, limit int) *message.Pag
 	return page
 }
 
-// take appends the messages of a page up to sequence to. It returns how many of
-// the page those are.
-func (p *past) take(page *message.Page, to uint64) (n int) {
+// take appends the messages of a page up to sequence to that have not expired at
+// now, in unix milliseconds. It returns how many of the page there are, with those.
+func (p *past) take(page *message.Page, to uint64, now int64) (n int) {
 	var r message.Record
 	for i, seq := range page.Seqs {
 		if seq > to {
@@ -276,8 +278,32 @@ func (p *past) take(page *message.Page, to uint64) (n int) {
 		if err := page.Batch.Record(i, &r); err != nil {
 			panic("BUG: a page that was read cannot be read: " + err.Error())
 		}
-		n++
-		p.Messages = append(p.Messages, entryOf(&r, seq))
+		if n++; !r.Expired(now) {
+			p.Messages = append(p.Messages, entryOf(&r, seq))
+		}
+	}
+	return n
+}
+
+// expired counts the messages from a sequence to another that have expired, among
+// those that the reader may still read.
+func (rd *reader) expired(ch *message.Channel, from, to uint64) (n uint64) {
+	var r message.Record
+	for next := from; next <= to && rd.looks > 0; {
+		page := rd.page(ch, next, int(min(to-next+1, maxHistory)))
+		if page == nil {
+			break
+		}
+		for i, seq := range page.Seqs {
+			if seq <= to && page.Batch.Record(i, &r) == nil && r.Expired(rd.now) {
+				n++
+			}
+		}
+		page.Batch.Release()
+		if page.Next <= next {
+			break
+		}
+		next = page.Next
 	}
 	return n
 }
@@ -323,7 +349,7 @@ func (rd *reader) readUp(ch *message.Channel, q *question, answer *past) {
 			return
 		}
 		before := len(answer.Messages)
-		answer.take(page, answer.Last)
+		answer.take(page, answer.Last, rd.now)
 		bytes += rd.size(answer.Messages[before:])
 		answer.Lost += page.Lost
 		page.Batch.Release()
@@ -360,7 +386,7 @@ func (rd *reader) readDown(ch *message.Channel, q *question, answer *past) {
 			if page == nil {
 				return
 			}
-			taken := step.take(page, to)
+			taken := step.take(page, to, rd.now)
 			if page.First <= next { // else retention was faster
 				step.Lost += int(min(page.Next, to+1)-next) - taken
 			}
@@ -455,7 +481,7 @@ func (rd *reader) scan(ch *message.Channel, want *wanted, in *past) {
 				return
 			}
 			for i := len(page.Seqs) - 1; i >= 0; i-- {
-				if seq := page.Seqs[i]; seq <= to && page.Batch.Record(i, &rec) == nil && want.take(&rec) {
+				if seq := page.Seqs[i]; seq <= to && page.Batch.Record(i, &rec) == nil && want.take(&rec) && !rec.Expired(rd.now) {
 					in.Messages = append(in.Messages, entryOf(&rec, seq))
 					rd.room -= rd.size(in.Messages[len(in.Messages)-1:])
 				}

@@ -290,7 +290,7 @@ func (h *Webhook) read(w *broker.Work) (told uint64, all []stored, err error) {
 		h.warn("messages were dropped before the application was told of them: store.budget or the rule of their channel is too little for as long as it did not answer", "channel", w.Channel.ID, "from", w.From, "to", lost-1, "so_far", h.stats.Lost.Load())
 	}
 	found := past{}
-	found.take(page, w.Last)
+	found.take(page, w.Last, 0)
 	for i := range found.Messages {
 		e := found.Messages[i : i+1]
 		shown := message.ShownID([]byte(w.Channel.ID))

@@ -14,6 +14,8 @@ type Talk struct {
 	Read    uint64 // up to it nothing is unread
 	Deleted uint64 // see message.Conversation
 	Version int64  // grows with every change of the line; unix milliseconds
+	Unread  uint64 // messages that are, with those that have expired
+	Expires uint64 // newest sequence of a message that expires; 0: there is none
 }
 
 // Online is one connection of a user.
@@ -66,9 +68,10 @@ func (m *membership) line(ch *channel) (t Talk, ok bool) {
 	t = Talk{Channel: ch.Channel, Last: ch.last, Newest: ch.newest, Read: m.joined, Version: ch.newest}
 	if m.talk != nil {
 		t.Read = max(t.Read, m.talk.Read)
-		t.Deleted = m.talk.Deleted
+		t.Read, t.Deleted = max(t.Read, m.talk.Deleted), m.talk.Deleted
 		t.Version = max(t.Version, m.talk.Changed)
 	}
+	t.Unread, t.Expires = ch.last-min(t.Read, ch.last), ch.expires
 	return t, ch.last > t.Deleted && (ch.last > m.joined || !message.Named(ch.Type)) && !m.guest && message.Listed(ch.Type) && !message.Reserved([]byte(ch.ID))
 }
 

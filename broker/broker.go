@@ -453,6 +453,9 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 		ch.last++
 		seq = ch.last
 		ch.newest = max(ch.newest, r.Timestamp)
+		if r.Expire > 0 {
+			ch.expires = seq
+		}
 		b.touch(ch)
 		b.store.Put(ch.Channel, seq, c.Location(i, r.Size()))
 		b.stats.Messages.Add(1)

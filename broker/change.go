@@ -54,11 +54,11 @@ func (b *Broker) changeChannel(r *message.Record) uint8 {
 		return message.ReasonSuccess
 	case message.OpReset:
 		b.leaveBut(ch, names)
-		b.joinAll(ch, names, false)
+		b.joinAll(ch, names, false, r.Timestamp)
 	case message.OpCreate, message.OpAdd:
-		b.joinAll(ch, names, false)
+		b.joinAll(ch, names, false, r.Timestamp)
 	case message.OpAddGuests:
-		b.joinAll(ch, names, true)
+		b.joinAll(ch, names, true, r.Timestamp)
 	case message.OpRemove:
 		for _, uid := range names {
 			if u := b.users[uid]; u != nil {
@@ -78,14 +78,26 @@ func (b *Broker) changeChannel(r *message.Record) uint8 {
 	return message.ReasonSuccess
 }
 
-func (b *Broker) joinAll(ch *channel, uids []string, guests bool) {
+// joinAll makes users members; now is the time of the record, unix milliseconds.
+func (b *Broker) joinAll(ch *channel, uids []string, guests bool, now int64) {
 	for _, uid := range uids {
 		switch m, fresh := b.join(ch, b.user(uid)); {
 		case fresh:
-			m.guest = guests
+			if m.guest = guests; !guests {
+				m.listed(now)
+			}
 		case m.guest && !guests: // from now on a member like others
 			m.guest, m.joined = false, ch.last
+			m.listed(now)
 		}
+	}
+}
+
+// listed notes that a channel came onto the list of its member. One without
+// messages comes onto it with the first.
+func (m *membership) listed(now int64) {
+	if m.channel.last > 0 && message.Listed(m.channel.Type) {
+		m.talk = &message.Conversation{Changed: now}
 	}
 }
 

@@ -69,7 +69,7 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 		if ch.gone {
 			continue
 		}
-		*st = message.ChannelState{Channel: ch.Channel, Last: ch.last, Newest: ch.newest, Told: ch.told, Keep: ch.keep, Members: st.Members[:0]}
+		*st = message.ChannelState{Channel: ch.Channel, Last: ch.last, Newest: ch.newest, Expires: ch.expires, Told: ch.told, Keep: ch.keep, Members: st.Members[:0]}
 		if l := ch.limits; l != nil {
 			st.Info, st.Deny, st.Allow = l.info, l.deny, l.allow
 		}
@@ -85,7 +85,7 @@ func (b *Broker) states(yield func(*message.ChannelState) bool) {
 // restore takes in a channel from the store. One without members whose id names
 // them comes from a store that has lost them.
 func (b *Broker) restore(st *message.ChannelState) {
-	ch := &channel{Channel: st.Channel, last: st.Last, newest: st.Newest, told: st.Told, keep: st.Keep}
+	ch := &channel{Channel: st.Channel, last: st.Last, newest: st.Newest, expires: st.Expires, told: st.Told, keep: st.Keep}
 	if st.Info != 0 || len(st.Deny) > 0 || len(st.Allow) > 0 {
 		ch.limits = &limits{info: st.Info, deny: st.Deny, allow: st.Allow}
 	}

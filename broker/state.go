@@ -16,6 +16,7 @@ type channel struct {
 	*message.Channel
 	last    uint64 // newest sequence; invariant: equals the store's
 	newest  int64  // unix milliseconds at which that message was taken in
+	expires uint64 // newest sequence of a message that expires; 0: there is none
 	members []*membership
 	keep    *message.Keep
 	limits  *limits // nil: none

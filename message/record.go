@@ -123,6 +123,11 @@ func DeviceTag(id []byte) uint32 {
 // was found.
 var ErrRecord = errors.New("bad record")
 
+// Expired reports whether a message has expired at a time, in unix milliseconds.
+func (r *Record) Expired(now int64) bool {
+	return r.Expire > 0 && r.Timestamp+int64(r.Expire)*1000 <= now
+}
+
 // Size returns the number of bytes that AppendRecord will add.
 func (r *Record) Size() int {
 	return headerSize + len(r.ChannelID) + len(r.FromUID) + len(r.ClientMsgNo) + len(r.Topic) + len(r.Payload)

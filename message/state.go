@@ -7,6 +7,7 @@ type ChannelState struct {
 	Channel *Channel
 	Last    uint64 // newest sequence; 0: no message yet
 	Newest  int64  // unix milliseconds at which that message was taken in
+	Expires uint64 // newest sequence of a message that expires; 0: there is none
 	Keep    *Keep  // its own rule, never changed in place; nil: that of its type
 	Info    Info
 	Told    uint64   // how far the application was told of it

@@ -401,7 +401,7 @@ func (g *Gate) own(p *peer, s *stream, r *message.Record, seq uint64) bool {
 }
 
 func (g *Gate) expired(r *message.Record) bool {
-	return r.Expire > 0 && r.Timestamp+int64(r.Expire)*1000 <= g.now.UnixMilli()
+	return r.Expired(g.now.UnixMilli())
 }
 
 // due is called for a push that got no RECVACK in time.

@@ -116,12 +116,13 @@ func checkVersion(src []byte) error {
 //	+------+--------+---------+---------+--------------------------------------+
 //	| keep | newest | info u8 | told | deny n, each: uid n, uid | allow, alike |
 //	+------+--------+---------+------+--------------------------+--------------+
-//	| born |
-//	+------+
+//	| born | expires |
+//	+------+---------+
 //
 // What is 1 for a guest and 2 when there is a talk: read, deleted, changed. Keep
 // is as in message.AppendKeep. The key is the channel's type in one byte and its
-// id. Version 1 had no tags and no what, and ended with keep; version 2 had no born.
+// id. Version 1 had no tags and no what, and ended with keep; version 2 had no born and
+// no expires.
 func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 	dst = append(dst, 3)
 	dst = binary.LittleEndian.AppendUint32(dst, number)
@@ -154,7 +155,8 @@ func appendState(dst []byte, st *message.ChannelState, number uint32) []byte {
 			dst = appendText(dst, uid)
 		}
 	}
-	return binary.AppendVarint(dst, st.Channel.Born)
+	dst = binary.AppendVarint(dst, st.Channel.Born)
+	return binary.AppendUvarint(dst, st.Expires)
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -291,7 +293,7 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 			}
 		}
 		if src[0] >= 3 {
-			st.Channel.Born = d.varint()
+			st.Channel.Born, st.Expires = d.varint(), d.uvarint()
 		}
 		d.bad = d.bad || len(d.rest) > 0
 	}

@@ -24,12 +24,12 @@ func TestStateBytes(t *testing.T) {
 		t.Errorf("decoded: %+v (%v), want %+v", again, err, cp)
 	}
 
-	st := message.ChannelState{Channel: &message.Channel{ID: "team", Type: 2, Born: 150}, Last: 300, Members: []message.Member{
+	st := message.ChannelState{Channel: &message.Channel{ID: "team", Type: 2, Born: 150}, Last: 300, Expires: 299, Members: []message.Member{
 		{UID: "bob", Joined: 5, Talk: &message.Conversation{Read: 7, Deleted: 6, Changed: 9}, Read: []message.ReadPosition{{Device: 1, Tag: 300, Seq: 200}}},
 		{UID: "eve", Guest: true}}, Newest: 12, Info: message.InfoBan, Told: 300, Deny: []string{"mallory"}, Allow: []string{"x", "y"}, Keep: &message.Keep{Age: 2 * time.Millisecond, Count: 3, Bytes: 4}}
 	value := appendState(nil, &st, 0x0a0b0c0d)
 	if got, want := hex.EncodeToString(value), "03"+"0d0c0b0a"+"ac02"+"02"+"03626f62"+"05"+"02"+"07"+"06"+"12"+"01"+"01"+"ac02"+"c801"+"03657665"+"00"+"01"+"00"+
-		"01"+"0200000000000000"+"0300000000000000"+"0400000000000000"+"18"+"01"+"ac02"+"01"+"076d616c6c6f7279"+"02"+"0178"+"0179"+"ac02"; got != want {
+		"01"+"0200000000000000"+"0300000000000000"+"0400000000000000"+"18"+"01"+"ac02"+"01"+"076d616c6c6f7279"+"02"+"0178"+"0179"+"ac02"+"ab02"; got != want {
 		t.Errorf("a state is\n%s, want\n%s", got, want)
 	}
 	key := appendChannelKey(nil, st.Channel)
@@ -43,7 +43,7 @@ func TestStateBytes(t *testing.T) {
 
 	first, _ := hex.DecodeString("01" + "0d0c0b0a" + "ac02" + "02" + "03626f62" + "05" + "01" + "01" + "c801" + "03657665" + "00" + "00" +
 		"01" + "0200000000000000" + "0300000000000000" + "0400000000000000")
-	st.Newest, st.Info, st.Told, st.Deny, st.Allow, st.Channel.Born = 0, 0, 0, nil, nil, 0
+	st.Newest, st.Info, st.Told, st.Deny, st.Allow, st.Channel.Born, st.Expires = 0, 0, 0, nil, nil, 0, 0
 	st.Members[0].Talk, st.Members[0].Read[0].Tag, st.Members[1].Guest = nil, 0, false
 	if back, _, err := decodeState(key, first); err != nil || !reflect.DeepEqual(back, st) {
 		t.Errorf("a state of version 1: %+v (%v)", back, err)
