@@ -158,12 +158,8 @@ var mustFaults = []fault{
 // pendingFault says why a case cannot hold yet, "" if it must.
 func pendingFault(f fault) string {
 	switch {
-	case f.op == "read" || f.op == "open" || f.op == "all":
-		return "a read error that passes is taken for damage"
-	case f.fails == "EROFS":
-		return "a file system that is read-only for a while leaves a false report of damage"
-	case (f.op == "unlink" || f.op == "create") && f.lasts == 0:
-		return "/health does not say that log files cannot be made or removed"
+	case f.lasts == 0 && f.fails != slowed:
+		return "/health does not say that reading, or beginning and removing log files, does not work"
 	}
 	return ""
 }
@@ -505,7 +501,7 @@ func diskFault(t *testing.T, f fault, r *rand.Rand) int {
 		}
 	} else {
 		x.until(time.Duration(1000+r.IntN(1000))*time.Millisecond, func() bool { return x.exits > 0 })
-		if f.fails != slowed && x.fs.state(t).Hits > 0 && !x.until(never, func() bool { return x.exits > 0 || x.trouble() != "" }) {
+		if f.fails != slowed && x.fs.state(t).Hits > 0 && !x.until(never/3, func() bool { return x.exits > 0 || x.trouble() != "" }) {
 			t.Errorf("the disk fails, %d calls so far, and /health does not say so", x.fs.state(t).Hits)
 		}
 	}
@@ -693,7 +689,10 @@ func (x *trial) audit(flag byte, when string) (lost, wrong []string) {
 	x.t.Helper()
 	for _, uid := range []string{trialBob, trialEar} {
 		l := newLedger()
-		c := x.b.must(x.t, dialer{uid: uid, flag: flag, device: fmt.Sprint("audit", flag), onRecv: l.onRecv})
+		c := x.b.must(x.t, dialer{uid: uid, flag: flag, device: fmt.Sprint("audit", flag), onRecv: func(m *recv) {
+			m.payload = slices.Clone(m.payload[:min(8, len(m.payload))]) // there may be many
+			l.onRecv(m)
+		}})
 		want := map[string]*outbox{}
 		for _, o := range x.senders {
 			if (o.to.channel == trialBob) == (uid == trialBob) || o.to.channel == trialGroup && uid == trialBob {
