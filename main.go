@@ -490,6 +490,15 @@ func (b *box) health() error {
 	if b.store.Stats().Behind.Load() {
 		return errors.New("the last checkpoint failed and is tried again; the log is kept and grows meanwhile")
 	}
+	if err := b.log.Stuck(); err != nil {
+		return fmt.Errorf("the log grows in one file: %w", err)
+	}
+	if b.store.Stats().Unretired.Load() {
+		return errors.New("old log files cannot be removed and take space; the next checkpoint tries again")
+	}
+	if err := b.reader.Trouble(); err != nil {
+		return fmt.Errorf("messages cannot be read now and are delivered later: %w", err)
+	}
 	return nil
 }
 

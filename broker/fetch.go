@@ -38,7 +38,27 @@ type Reader struct {
 	stop  sync.Once
 
 	pulse  queue.Pulse
-	saidAt time.Time // when it was last said that the disk does not answer; of Run's goroutine
+	failed atomic.Pointer[failure] // the last page that could not be read; nil: none
+	saidAt time.Time               // when it was last said that the disk does not answer; of Run's goroutine
+}
+
+// failure is a page that could not be read now.
+type failure struct {
+	at  time.Time
+	err error
+}
+
+// failsFor is how long a failure counts. Who waits for a page asks again four times
+// a second.
+const failsFor = 2 * time.Second
+
+// Trouble returns why pages cannot be read, or nil. They are asked for again and
+// delivered when they can. Any goroutine may call it.
+func (r *Reader) Trouble() error {
+	if f := r.failed.Load(); f != nil && time.Since(f.at) < failsFor {
+		return f.err
+	}
+	return nil
 }
 
 // saidEvery is how often is said that pages cannot be read: who asks for them asks
@@ -106,7 +126,11 @@ func (r *Reader) Run(out []Outbox) {
 
 // complain logs why a page is not whole.
 func (r *Reader) complain(f *Fetch, page *message.Page, err error, partial bool) {
-	switch now := time.Now(); {
+	now := time.Now()
+	if partial {
+		r.failed.Store(&failure{now, err})
+	}
+	switch {
 	case err == nil:
 	case !partial:
 		r.log.Error("messages lost", "channel", f.Channel.ID, "from", f.From, "lost", page.Lost, "err", err)

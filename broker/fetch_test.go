@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"errors"
 	"log/slog"
+	"syscall"
 	"testing"
 	"time"
 
+	"gatepost/diskio"
 	"gatepost/message"
 	"gatepost/queue"
 )
@@ -114,4 +117,35 @@ func TestReaderSaysWhatItWaitsFor(t *testing.T) {
 	says(queue.Rests)
 	r.Close()
 	<-ended
+}
+
+// brokenShelf is a store whose disk gives an error.
+type brokenShelf struct {
+	Store
+	err error
+}
+
+func (s *brokenShelf) Read(*message.Channel, uint64, int, int) (*message.Page, error) {
+	return &message.Page{Batch: message.NewBatch(false)}, s.err
+}
+
+// A reader whose disk does not answer says so, and damage is no such trouble.
+func TestReaderSaysWhatItCannotRead(t *testing.T) {
+	for _, c := range []struct {
+		err     error
+		trouble bool
+	}{{nil, false}, {diskio.ErrDamaged, false}, {syscall.EIO, true}} {
+		r := NewReader(&brokenShelf{err: c.err}, 1, slog.New(slog.DiscardHandler))
+		pages, ended := make(shelfOfPages, 1), make(chan struct{})
+		go func() { r.Run([]Outbox{pages}); close(ended) }()
+		if err := r.Fetch(Fetch{Channel: &message.Channel{}}); err != nil {
+			t.Fatal(err)
+		}
+		(<-pages).Batch.Release()
+		if err := r.Trouble(); (err != nil) != c.trouble || c.trouble && !errors.Is(err, c.err) {
+			t.Errorf("with %v it says %v", c.err, err)
+		}
+		r.Close()
+		<-ended
+	}
 }

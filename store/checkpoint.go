@@ -305,7 +305,9 @@ func (s *Store) finish(f *frozen) {
 // retire gives up what the log need not keep. It stays one checkpoint longer
 // than it is needed: if the newest transaction is damaged, it is replayed.
 func (s *Store) retire() {
-	if err := s.o.Retire(s.newest.keep); err != nil {
+	err := s.o.Retire(s.newest.keep)
+	s.stats.Unretired.Store(err != nil)
+	if err != nil {
 		s.o.Logger.Warn("log not retired, the next checkpoint tries again", "below", s.newest.keep, "err", err)
 	}
 }

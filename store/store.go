@@ -82,6 +82,7 @@ type Stats struct {
 	Lost        atomic.Int64 // messages that a checkpoint found damaged or gone in the log
 	Took        atomic.Int64 // nanoseconds of the last checkpoint
 	Behind      atomic.Bool  // the last attempt at a checkpoint failed
+	Unretired   atomic.Bool  // the last attempt to give up what the log need not keep failed
 }
 
 // Store is the open store. Put, Drop and Checkpoint belong to apply, Run to the

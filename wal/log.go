@@ -86,11 +86,12 @@ type Log struct {
 	// The committer's goroutine owns what follows.
 	at     position // where the log ends, in memory and on disk
 	salt   uint64
-	path   string // of its file
-	engine engine // nil: there is no generation that may be appended to
-	waits  error  // why the start has begun none, if it has not
-	rollAt int64  // size at which the next generation is tried
-	asked  bool   // a spare file is asked for, for the generation behind this one
+	path   string                // of its file
+	engine engine                // nil: there is no generation that may be appended to
+	rollAt int64                 // size at which the next generation is tried
+	stuck  atomic.Pointer[error] // why the next generation cannot begin; nil: it can, or was not tried
+	asked  bool                  // a spare file is asked for, for the generation behind this one
+	waits  error                 // why the start has begun none, if it has not
 	syncs  func(took time.Duration)
 
 	// The tests put their own in place of these.
@@ -219,6 +220,16 @@ func (l *Log) start(replay func(message.Committed) error) (Report, error) {
 		}
 	}
 	return w.report, nil
+}
+
+// Stuck returns why the log goes on in a file that is full, because another one
+// cannot be begun, or nil. Nothing is refused for that until the disk is full. Any
+// goroutine may call it.
+func (l *Log) Stuck() error {
+	if err := l.stuck.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // ReadAt fills p from an offset of a generation, both as in a Committed. Any
@@ -476,6 +487,7 @@ func (l *Log) ready(size int64) error {
 		// Not yet begun. The generation in use is as good as before and may
 		// grow some more.
 		l.rollAt = l.at.end + l.roll/8
+		l.stuck.Store(&err)
 		l.logger.Warn("cannot begin a generation of the log, goes on with the last", "err", err)
 		return nil
 	}
@@ -552,6 +564,7 @@ func (l *Log) begin() error {
 	l.at.end, _ = entrySize(markSize, l.plain)
 	l.durable.set(number, l.at.end)
 	l.rollAt = l.roll
+	l.stuck.Store(nil)
 	l.files.ahead(number)
 	l.asked = false
 	return nil
