@@ -247,3 +247,80 @@ func TestCheckAndRepair(t *testing.T) {
 		}
 	})
 }
+
+// check, the start, /health and the counters say the same of the same data.
+func TestOneVerdict(t *testing.T) {
+	k := keep(t)
+	newest := func(t *testing.T, dir, pattern string) string {
+		t.Helper()
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no %s: %v", pattern, err)
+		}
+		return paths[len(paths)-1]
+	}
+	const segment = "log/*/00000000000000000001"
+	for name, c := range map[string]struct {
+		damaged bool
+		harm    func(t *testing.T, dir string)
+	}{
+		"nothing": {false, func(*testing.T, string) {}},
+		"a group in the middle of the log": {true, func(t *testing.T, dir string) {
+			edit(t, newest(t, dir, segment), func(p []byte) []byte { p[bytes.LastIndex(p, []byte("n4450"))] ^= 1; return p })
+		}},
+		"the newest group": {false, func(t *testing.T, dir string) { // as a power cut leaves it
+			edit(t, newest(t, dir, segment), func(p []byte) []byte {
+				end := len(bytes.TrimRight(p, "\x00"))
+				p[end-1] ^= 1
+				return p
+			})
+		}},
+		"a block file is gone": {true, func(t *testing.T, dir string) {
+			if err := os.Remove(newest(t, dir, "blocks/*.blk")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"the metadata is gone": {true, func(t *testing.T, dir string) {
+			if err := os.RemoveAll(filepath.Join(dir, "meta")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"a bit of the metadata": {true, func(t *testing.T, dir string) {
+			edit(t, newest(t, dir, "meta/*/0.dat"), func(p []byte) []byte { p[len(bytes.TrimRight(p, "\x00"))/2] ^= 1; return p })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			if err := os.CopyFS(dir, os.DirFS(k.dir)); err != nil {
+				t.Fatal(err)
+			}
+			c.harm(t, dir)
+			out, _, code := gatepost(t, "check", "--json", dir)
+			var v struct{ Verdict string }
+			if err := json.Unmarshal([]byte(out), &v); err != nil {
+				t.Fatal(err)
+			}
+			said, _, _ := gatepost(t, "check", dir)
+			b := start(t, plain, inDir(dir))
+			defer b.end()
+			_, text, err := b.call("GET", "/health", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counted := b.metric("gatepost_wal_gaps") + b.metric("gatepost_store_damage")
+			for who, damaged := range map[string]bool{
+				"check":            code == 1,
+				"check --json":     v.Verdict == "damaged",
+				"check's words":    strings.Contains(said, "\ndamaged: "),
+				"/health":          strings.Contains(text, "damage"),
+				"the counters":     counted > 0,
+				"the start's log":  containsAny(b.log.String(), "log damaged", "store damaged"),
+				"the start's line": !strings.Contains(b.log.String(), " 0 gaps)") || strings.Contains(b.log.String(), "store damaged"),
+			} {
+				if damaged != c.damaged {
+					t.Errorf("%s says damaged: %t, want %t\n%s\n%s", who, damaged, c.damaged, said, text)
+				}
+			}
+		})
+	}
+}

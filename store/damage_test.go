@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gatepost/diskio"
 )
 
 // filled is a world with some checkpoints: three channels, blocks in several
@@ -225,4 +227,28 @@ func TestRebuiltMetadataAreIncompleteUntilTheNextCheckpoint(t *testing.T) {
 	w.kill()
 	step("after a checkpoint", false)
 	w.kill()
+}
+
+// What damage took long ago is lost for good: whoever reads it must not be told to
+// try again.
+func TestWhatIsLostDoesNotPass(t *testing.T) {
+	w := filled(t)
+	files := glob(t, w.dir, "blocks/*.blk")
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	defer w.kill()
+	lost := 0
+	for _, ch := range w.channels {
+		page, err := w.store.Read(ch, 1, 1000, 1<<20)
+		lost += page.Lost
+		if page.Lost > 0 && diskio.Classify(err) != diskio.Damaged {
+			t.Errorf("%d messages of %s are lost: %v is %v", page.Lost, ch.ID, err, diskio.Classify(err))
+		}
+		page.Batch.Release()
+	}
+	if lost == 0 {
+		t.Error("nothing is lost")
+	}
 }

@@ -126,8 +126,9 @@ func (p *pager) look() (ref blockRef, inBlock, ok bool) {
 	return ref, false, len(p.at) > 0
 }
 
-// errLost is the error of sequences that damage has taken.
-var errLost = errors.New("they were lost to damage before")
+// errLost is the error of sequences that damage has taken. It does not pass: asking
+// again brings nothing.
+var errLost = fmt.Errorf("%w before, and they are gone", diskio.ErrDamaged)
 
 // lose notes that the sequences up to next cannot be read.
 func (p *pager) lose(next uint64, err error) {
