@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -322,5 +324,48 @@ func TestOneVerdict(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A disk that does not answer proves nothing: check calls the data neither whole nor
+// damaged, repair changes nothing, and all is there when it answers again.
+func TestCheckWhileReadsFail(t *testing.T) {
+	k := keep(t)
+	f := newFaultFS(t)
+	dir := filepath.Join(f.dir, "data")
+	if err := os.CopyFS(dir, os.DirFS(k.dir)); err != nil {
+		t.Fatal(err)
+	}
+	sizes := func() (all []string) {
+		for _, name := range files(t, filepath.Join(f.below, "data")) {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, fmt.Sprint(name, " ", info.Size(), " ", info.ModTime()))
+		}
+		return all
+	}
+	before := sizes()
+	for _, c := range []struct{ op, place string }{{"read", "/log/"}, {"read", "/blocks/"}, {"open", "/blocks/"}, {"read", "/meta/"}, {"open", "/meta/"}} {
+		f.plan(t, faultPlan{What: &faultCalls{Ops: faultOps[c.op], Path: c.place}, Errno: int(syscall.EIO)})
+		for _, command := range []string{"check", "repair"} {
+			out, said, code := gatepost(t, command, dir)
+			if code != 3 || !strings.Contains(said, "input/output error") || !strings.Contains(said, "nothing is proven") {
+				t.Errorf("%s while %s fails in %s: exit code %d\n%s%s", command, c.op, c.place, code, out, said)
+			}
+			if containsAny(out, "whole", "damaged", "repaired", "taken out") {
+				t.Errorf("%s while %s fails in %s judges:\n%s", command, c.op, c.place, out)
+			}
+		}
+		if hits := f.heal(t).Hits; hits == 0 {
+			t.Errorf("no %s failed in %s", c.op, c.place)
+		}
+	}
+	if after := sizes(); !slices.Equal(after, before) {
+		t.Errorf("files have changed:\n%s\nthey were\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
+	if out := works(t, "check", dir); !strings.Contains(out, "whole") {
+		t.Errorf("with a disk that answers:\n%s", out)
 	}
 }
