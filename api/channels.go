@@ -182,11 +182,8 @@ func (s *Server) plan(a action, c *change) ([]message.Record, error) {
 
 // checkChannel checks the id of a channel.
 func checkChannel(typ uint8, id string) error {
-	if len(id) > maxName {
-		return fmt.Errorf("channel_id has %d bytes, the limit is %d", len(id), maxName)
-	}
 	if err := message.CheckChannelID(typ, []byte(id)); err != nil {
-		return fmt.Errorf("channel_id is %q: %w", id, err)
+		return fmt.Errorf("channel_id is %.200q: %w", id, err)
 	}
 	return nil
 }

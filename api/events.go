@@ -98,13 +98,21 @@ func (e *event) record(maxPayload int) (r message.Record, err error) {
 	if err := checkChannel(uint8(e.Type), e.ID); err != nil {
 		return r, err
 	}
+	if err := checkNo(e.ClientMsgNo); err != nil {
+		return r, err
+	}
+	for _, named := range []struct{ field, value string }{
+		{"event_type", e.EventType}, {"event_id", e.EventID}, {"event_key", e.EventKey}, {"visibility", e.Visibility},
+	} {
+		if err := message.CheckName(named.value, maxEvent); err != nil {
+			return r, fmt.Errorf("%s: %w", named.field, err)
+		}
+	}
 	switch {
-	case e.ClientMsgNo == "" || len(e.ClientMsgNo) > message.MaxClientMsgNo:
-		return r, fmt.Errorf("client_msg_no has %d bytes, 1 to %d are possible", len(e.ClientMsgNo), message.MaxClientMsgNo)
-	case e.EventType == "" || len(e.EventType) > maxName:
-		return r, fmt.Errorf("event_type has %d bytes, 1 to %d are possible", len(e.EventType), maxName)
-	case len(e.EventID) > maxName || len(e.EventKey) > maxName || len(e.Visibility) > maxName:
-		return r, fmt.Errorf("event_id has %d bytes, event_key %d, visibility %d, the limit is %d", len(e.EventID), len(e.EventKey), len(e.Visibility), maxName)
+	case e.ClientMsgNo == "":
+		return r, errors.New("client_msg_no is empty")
+	case e.EventType == "":
+		return r, errors.New("event_type is empty")
 	case len(e.Payload) > maxPayload:
 		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(e.Payload), maxPayload)
 	}

@@ -29,7 +29,7 @@ func FuzzRequests(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which uint8, asked []byte) {
 		method, path, _ := strings.Cut(all[int(which)%len(all)], " ")
 		log.seen = func(b *message.Batch) {
-			if b.Len() > maxUIDs+1 || b.Size() > 2*maxBody+b.Len()*(4*maxName) {
+			if b.Len() > maxUIDs+1 || b.Size() > 2*maxBody+b.Len()*(4*maxEvent) {
 				t.Errorf("%s: %d records of %d bytes reach the log", path, b.Len(), b.Size())
 			}
 			var r message.Record
@@ -38,7 +38,7 @@ func FuzzRequests(f *testing.F) {
 					t.Fatalf("%s: record %d: %v", path, i, err)
 				}
 				for _, name := range [][]byte{r.FromUID, r.ChannelID, r.ClientMsgNo} {
-					if !utf8.Valid(name) || len(name) > 2*maxName+1 {
+					if !utf8.Valid(name) || len(name) > 2*message.MaxName+1 {
 						t.Errorf("%s: a name of %d bytes reaches the log: %.100q", path, len(name), name)
 					}
 				}

@@ -40,11 +40,15 @@ func (s *Server) keep(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *rule) record() (r message.Record, err error) {
+	if err := checkChannel(uint8(c.Type), c.ID); err != nil {
+		return r, err
+	}
+	if c.Type == int(message.ChannelPerson) {
+		if err := checkName("uid, the other one of the pair,", c.UID); err != nil {
+			return r, err
+		}
+	}
 	switch {
-	case c.ID == "" || len(c.ID) > maxName:
-		return r, fmt.Errorf("channel_id must have 1 to %d bytes, it has %d", maxName, len(c.ID))
-	case c.Type == int(message.ChannelPerson) && (c.UID == "" || len(c.UID) > maxName):
-		return r, fmt.Errorf("uid, the other one of the pair, must have 1 to %d bytes, it has %d", maxName, len(c.UID))
 	case c.Type == int(message.ChannelGroup) && c.UID != "":
 		return r, errors.New("uid goes with a pair of users (channel_type 1), not with a group")
 	case c.Type != int(message.ChannelPerson) && c.Type != int(message.ChannelGroup):

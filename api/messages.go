@@ -69,13 +69,18 @@ type outgoing struct {
 	Payload     []byte   `json:"payload"` // base64
 }
 
-// checkName checks what names a user or a channel.
+// checkName checks the id of a user.
 func checkName(field, name string) error {
-	if strings.TrimSpace(name) == "" || len(name) > maxName || strings.ContainsAny(name, "@#&") {
-		return fmt.Errorf("%s must have 1 to %d bytes, not only spaces, and none of @ # &; it has %d", field, maxName, len(name))
+	if err := message.CheckUID(name); err != nil {
+		return fmt.Errorf("%s is %.200q: %w", field, name, err)
 	}
-	if message.Reserved([]byte(name)) {
-		return fmt.Errorf("%s ends like the id of a channel of events or commands", field)
+	return nil
+}
+
+// checkNo checks a client_msg_no.
+func checkNo(no string) error {
+	if err := message.CheckName(no, message.MaxClientMsgNo); err != nil {
+		return fmt.Errorf("client_msg_no: %w", err)
 	}
 	return nil
 }
@@ -109,8 +114,9 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 		return r, errors.New("payload is empty")
 	case len(m.Payload) > most:
 		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(m.Payload), most)
-	case len(m.ClientMsgNo) > message.MaxClientMsgNo:
-		return r, fmt.Errorf("client_msg_no has %d bytes, the limit is %d", len(m.ClientMsgNo), message.MaxClientMsgNo)
+	}
+	if err := checkNo(m.ClientMsgNo); err != nil {
+		return r, err
 	}
 	setting := uint8(0)
 	switch m.Stream {

@@ -99,7 +99,8 @@ type Server struct {
 const (
 	maxBody     = 1 << 20   // bytes of a request; a record takes twice as much
 	smallBody   = 128 << 10 // of one with a single message, or without
-	maxName     = 1024      // bytes of a channel id or a uid
+	maxEvent    = 1024      // bytes of what names an event
+	maxToken    = 4096      // bytes of a token
 	defaultWait = 10 * time.Second
 	readWait    = 20 * time.Second // for history to be read; inside WriteTimeout
 	// changeMembers is how many members one record takes, so that records

@@ -32,8 +32,10 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err != nil:
-	case c.Token == "" || len(c.Token) > 4*maxName:
-		err = fmt.Errorf("token has %d bytes, 1 to %d are possible", len(c.Token), 4*maxName)
+	case c.Token == "":
+		err = fmt.Errorf("token is empty, 1 to %d bytes are possible", maxToken)
+	case message.CheckName(c.Token, maxToken) != nil:
+		err = fmt.Errorf("token: %w", message.CheckName(c.Token, maxToken))
 	case c.Device < 0 || c.Device > maxDevice:
 		err = fmt.Errorf("device_flag is %d, 0 to %d are possible", c.Device, maxDevice)
 	case c.Level != int(message.LevelSlave) && c.Level != int(message.LevelMaster):

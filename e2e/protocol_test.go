@@ -443,7 +443,7 @@ func TestRefusedSends(t *testing.T) {
 		t.Errorf("a client_msg_no of 256 bytes: SENDACK %+v", a)
 	}
 	long := map[string]any{"from_uid": "alice", "channel_id": "bob", "channel_type": 1, "payload": "eA==", "client_msg_no": strings.Repeat("n", 257)}
-	if code, text, err := b.call("POST", "/message/send", long); err != nil || code != 400 || !strings.Contains(text, "client_msg_no has 257 bytes, the limit is 256") {
+	if code, text, err := b.call("POST", "/message/send", long); err != nil || code != 400 || !strings.Contains(text, "client_msg_no: it has 257 bytes, the limit is 256") {
 		t.Errorf("a client_msg_no of 257 bytes over HTTP: %d %s %v", code, text, err)
 	}
 	for _, kind := range []byte{0, 13, 99} {

@@ -72,7 +72,11 @@ func CheckChannelID(t uint8, id []byte) error {
 	case t == ChannelAgent && !isPair(id):
 		return errors.New("it is not like uid@agent")
 	}
-	return nil
+	most := MaxName
+	if t == ChannelAgent || t == ChannelTopic { // two names
+		most = 2*MaxName + 1
+	}
+	return CheckName(id, most)
 }
 
 func isPair(id []byte) bool {

@@ -1,7 +1,7 @@
 package session
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,10 +10,6 @@ import (
 	"gatepost/message"
 	"gatepost/wukong"
 )
-
-// maxName bounds what names users and devices in bytes: they are kept per
-// connection.
-const maxName = 1024
 
 // attach is what the core is told of a connection.
 func (p *peer) attach(loop uint16, deviceID string) broker.Attach {
@@ -41,12 +37,24 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 		answer.ServerVersion = min(c.Version, wukong.LatestVersion)
 	}
 	var token *message.Token
-	answer.Reason, token = g.login(p, c, &answer)
+	why := checkConnect(c)
+	if answer.Reason = wukong.ReasonAuthFail; why == nil {
+		answer.Reason, token = g.login(p, c, &answer)
+	}
 	if answer.Reason != wukong.ReasonSuccess {
 		answer.ServerKey, answer.Salt, answer.NodeID = nil, nil, 0
 		g.stats.LoginsFail.Add(1)
-		g.complaints.add(g.now, "login refused", "remote", p.conn.RemoteAddr(), "reason", answer.Reason.String())
-		g.connack(p, &answer)
+		fields := []any{"remote", p.conn.RemoteAddr(), "reason", answer.Reason.String()}
+		if why != nil {
+			fields = append(fields, "err", why)
+		}
+		g.complaints.add(g.now, "login refused", fields...)
+		if p.json() && why != nil {
+			g.reply(p, jsonrpc.AppendError(g.out[:0], g.call.ID, &jsonrpc.Error{
+				Code: int(answer.Reason), Message: fmt.Sprintf("%s: %v", answer.Reason, why)}))
+		} else {
+			g.connack(p, &answer)
+		}
 		p.state = stateClosing
 		p.conn.Close(errLogin)
 		return
@@ -88,15 +96,26 @@ func (g *Gate) reply(p *peer, out []byte) bool {
 	return p.conn.Write(out)
 }
 
-// login checks a CONNECT and exchanges keys. It returns the token that it checked,
+// checkConnect says what is wrong with what a client calls itself.
+func checkConnect(c *wukong.Connect) error {
+	if c.Version == 0 {
+		return errors.New("there is no version 0 of the protocol")
+	}
+	if err := message.CheckUID(c.UID); err != nil {
+		return fmt.Errorf("the uid: %w", err)
+	}
+	if reserved(string(c.UID)) {
+		return errors.New("the uid stands for the system itself")
+	}
+	if err := message.CheckName(c.DeviceID, message.MaxName); err != nil {
+		return fmt.Errorf("the device id: %w", err)
+	}
+	return nil
+}
+
+// login checks who a client is and exchanges keys. It returns the token that it checked,
 // nil if none is needed.
 func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) (wukong.Reason, *message.Token) {
-	switch {
-	case c.Version == 0,
-		len(bytes.TrimSpace(c.UID)) == 0, len(c.UID) > maxName, len(c.DeviceID) > maxName,
-		bytes.ContainsAny(c.UID, "@#&"), reserved(string(c.UID)):
-		return wukong.ReasonAuthFail, nil
-	}
 	var token *message.Token
 	if g.o.Tokens {
 		token = g.access.Account(c.UID).Token(c.DeviceFlag)

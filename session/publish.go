@@ -38,7 +38,7 @@ func (g *Gate) inquire(p *peer, s *wukong.Send) bool {
 		p.asked = false
 		return false
 	}
-	return message.CheckChannelID(s.ChannelType, s.ChannelID) == nil && len(s.ChannelID) <= maxName &&
+	return message.CheckChannelID(s.ChannelType, s.ChannelID) == nil &&
 		g.o.Inquire(s.ChannelType, s.ChannelID, p.conn.ID(), g.index, g.now)
 }
 
@@ -165,7 +165,7 @@ func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 	if !message.KnownType(s.ChannelType) {
 		return wukong.ReasonNotSupportChannelType
 	}
-	if len(s.ChannelID) > maxName || message.CheckChannelID(s.ChannelType, s.ChannelID) != nil {
+	if message.CheckChannelID(s.ChannelType, s.ChannelID) != nil {
 		return wukong.ReasonChannelIDError
 	}
 	g.uid = append(g.uid[:0], p.uid...)
@@ -178,7 +178,8 @@ func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 		return wukong.Reason(reason)
 	}
 	switch {
-	case len(s.ClientMsgNo) > message.MaxClientMsgNo, len(s.StreamNo)+len(s.Topic) > maxTopic, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
+	case message.CheckName(s.ClientMsgNo, message.MaxClientMsgNo) != nil, len(s.StreamNo)+len(s.Topic) > maxTopic,
+		message.CheckName(s.StreamNo, maxTopic) != nil, message.CheckName(s.Topic, maxTopic) != nil, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
 		return wukong.ReasonNotAllowSend
 	case p.keys != nil && !g.cipher(p).CheckSendKey(s):
 		return wukong.ReasonPayloadDecodeError
