@@ -271,7 +271,7 @@ func TestJSONRefusedLogins(t *testing.T) {
 			{`{"method":"connect","id":"x","params":{"uid":7}}`, `{"jsonrpc":"2.0","id":"x","error":{"code":-32602,"message":"uid cannot be a number"}}`},
 			{`{"method":"connect","id":"x"}`, `{"jsonrpc":"2.0","id":"x","error":{"code":-32602,"message":"connect needs params"}}`},
 			{`{"method":"ping","id":"x"}`, `{"jsonrpc":"2.0","id":"x","error":{"code":-32600,"message":"the first request must be connect"}}`},
-			{`{"method":"connect","id":1,"params":{"uid":"a"}}`, `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"id must be a string of at most 128 bytes"}}`},
+			{`{"method":"connect","id":{},"params":{"uid":"a"}}`, `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"id must be a string or a number of at most 128 bytes"}}`},
 		} {
 			r := b.rpc(t, ws).put(c.request)
 			like(t, r.next(), c.answer)
@@ -291,11 +291,12 @@ func TestJSONBadRequests(t *testing.T) {
 			{`{"method":"recv","id":"1","params":{}}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32601,"message":"there is no method \"recv\""}}`},
 			{connectAs("mallory"), `{"jsonrpc":"2.0","id":"1","error":{"code":-32600,"message":"this connection is logged in"}}`},
 			{`{"jsonrpc":"1.0","method":"ping","id":"1"}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32600,"message":"jsonrpc must be 2.0 or left out"}}`},
-			{`{"method":"ping","id":1}`, `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"id must be a string of at most 128 bytes"}}`},
+			{`{"method":"ping","id":1}`, `{"jsonrpc":"2.0","id":1,"result":null}`},
+			{`{"method":"ping","id":[1]}`, `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"id must be a string or a number of at most 128 bytes"}}`},
 			{`{"id":"1","result":{}}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32600,"message":"the method is missing"}}`},
 			{`{"method":"send","id":"1"}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32602,"message":"send needs params"}}`},
 			{`{"method":"send","id":"1","params":{"payload":"%"}}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32602,"message":"payload is not base64"}}`},
-			{`{"method":"send","id":"1","params":{"channelId":"b","channelType":1,"payload":{"type":1}}}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32602,"message":"payload cannot be a object"}}`},
+			{`{"method":"send","id":"1","params":{"channelId":"b","channelType":1,"payload":7}}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32602,"message":"payload must be base64 in a string, or an object"}}`},
 			{`{"method":"recvack","id":"1","params":{"messageId":"x"}}`, `{"jsonrpc":"2.0","id":"1","error":{"code":-32602,"message":"messageId is not a number in a string"}}`},
 			{`{"method":"subscribe","id":"1","params":{"subNo":"s","channelId":"d","channelType":7}}`,
 				`{"jsonrpc":"2.0","id":"1","result":{"subNo":"s","channelId":"d","channelType":7,"action":0,"reasonCode":23}}`},

@@ -31,34 +31,52 @@ func AppendError(dst, id []byte, e *Error) []byte {
 	return append(dst, "}}"...)
 }
 
+// names are what stands before the values of a result.
+type names struct {
+	serverVersion, timeDiff, nodeID, reasonCode, messageID, messageSeq string
+}
+
+var (
+	camel = &names{`"serverVersion":`, `,"timeDiff":`, `,"nodeId":`, `,"reasonCode":`, `"messageId":"`, `","messageSeq":`}
+	snake = &names{`"server_version":`, `,"time_diff":`, `,"node_id":`, `,"reason_code":`, `"message_id":"`, `","message_seq":`}
+)
+
 // AppendConnack appends the answer to a connect, nothing when id is empty. A
 // refused one is an error with the reason as its code: the clients look at that
 // only.
-func AppendConnack(dst, id []byte, a *wukong.Connack) []byte {
+func AppendConnack(dst, id []byte, a *wukong.Connack, style Style) []byte {
 	if len(id) == 0 {
 		return dst
 	}
 	if a.Reason != wukong.ReasonSuccess {
 		return AppendError(dst, id, &Error{int(a.Reason), a.Reason.String()})
 	}
-	dst = append(appendID(dst, id), `,"result":{"serverVersion":`...)
+	name := camel
+	if style&StyleSnake != 0 {
+		name = snake
+	}
+	dst = append(append(appendID(dst, id), `,"result":{`...), name.serverVersion...)
 	dst = strconv.AppendUint(dst, uint64(a.ServerVersion), 10)
-	dst = strconv.AppendInt(append(dst, `,"timeDiff":`...), a.TimeDiff, 10)
-	dst = strconv.AppendUint(append(dst, `,"reasonCode":`...), uint64(a.Reason), 10)
-	dst = strconv.AppendUint(append(dst, `,"nodeId":`...), a.NodeID, 10)
+	dst = strconv.AppendInt(append(dst, name.timeDiff...), a.TimeDiff, 10)
+	dst = strconv.AppendUint(append(dst, name.reasonCode...), uint64(a.Reason), 10)
+	dst = strconv.AppendUint(append(dst, name.nodeID...), a.NodeID, 10)
 	return append(dst, "}}"...)
 }
 
 // AppendSendack appends the answer to a send, nothing when id is empty.
-func AppendSendack(dst, id []byte, a *wukong.Sendack) []byte {
+func AppendSendack(dst, id []byte, a *wukong.Sendack, style Style) []byte {
 	if len(id) == 0 {
 		return dst
 	}
 	dst = append(appendID(dst, id), `,"result":{`...)
 	dst = appendFlags(dst, a.Flags)
-	dst = strconv.AppendInt(append(dst, `"messageId":"`...), a.MessageID, 10)
-	dst = strconv.AppendUint(append(dst, `","messageSeq":`...), uint64(a.MessageSeq), 10)
-	dst = strconv.AppendUint(append(dst, `,"reasonCode":`...), uint64(a.Reason), 10)
+	name := camel
+	if style&StyleSnake != 0 {
+		name = snake
+	}
+	dst = strconv.AppendInt(append(dst, name.messageID...), a.MessageID, 10)
+	dst = strconv.AppendUint(append(dst, name.messageSeq...), uint64(a.MessageSeq), 10)
+	dst = strconv.AppendUint(append(dst, name.reasonCode...), uint64(a.Reason), 10)
 	return append(dst, "}}"...)
 }
 
@@ -80,7 +98,7 @@ func AppendSuback(dst, id []byte, a *wukong.Suback) []byte {
 
 // AppendRecv appends the notification of a message. MsgKey is left out: the
 // Payload is plain.
-func AppendRecv(dst []byte, v *wukong.Recv) []byte {
+func AppendRecv(dst []byte, v *wukong.Recv, style Style) []byte {
 	dst = append(dst, `{"jsonrpc":"2.0","method":"recv","params":{`...)
 	dst = appendHeader(dst, v.Flags)
 	dst = appendSetting(dst, v.Setting)
@@ -105,6 +123,9 @@ func AppendRecv(dst []byte, v *wukong.Recv) []byte {
 		dst = AppendString(append(dst, `,"topic":`...), v.Topic)
 	}
 	dst = AppendString(append(dst, `,"fromUid":`...), v.FromUID)
+	if style&StyleObject != 0 && isObject(v.Payload) {
+		return append(append(append(dst, `,"payload":`...), v.Payload...), "}}"...)
+	}
 	dst = base64.StdEncoding.AppendEncode(append(dst, `,"payload":"`...), v.Payload)
 	return append(dst, `"}}`...)
 }

@@ -46,10 +46,10 @@ func BenchmarkAppendRecv(b *testing.B) {
 		ClientMsgNo: []byte("0d2f6f0c-4c8b-4d5a-9f1e-3b7a6c5d4e3f"), MessageID: 1234567890123456789, MessageSeq: 7,
 		Timestamp: 1700000000, Payload: bytes.Repeat([]byte("x"), 64),
 	}
-	dst := AppendRecv(nil, &v)
+	dst := AppendRecv(nil, &v, 0)
 	b.SetBytes(int64(len(dst)))
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = AppendRecv(dst[:0], &v)
+		dst = AppendRecv(dst[:0], &v, 0)
 	}
 }

@@ -11,7 +11,8 @@
 //	out = jsonrpc.AppendSendack(out, request.ID, &ack)
 //
 // Requests come from clients; results, errors and the notifications recv,
-// event and disconnect go to them. Payloads are base64 and never encrypted.
+// event and disconnect go to them. Payloads are never encrypted, and base64 unless
+// the client's Style is another.
 // Message ids are decimal strings: JavaScript's numbers have 53 bits.
 //
 // Ownership: object is a view on the bytes given to Split. A Request and

@@ -94,7 +94,7 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		if len(r.ID) > MaxID || len(r.ID) > 0 && (!json.Valid(r.ID) || r.ID[0] != '"' && string(r.ID) != "null") {
+		if len(r.ID) > MaxID || len(r.ID) > 0 && (!json.Valid(r.ID) || !isID(r.ID[0]) && string(r.ID) != "null") {
 			t.Errorf("id %q", r.ID)
 		}
 		wellFormed := func(p []byte) {
@@ -140,7 +140,7 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("the frame of %+v is %+v, %v", m, again, err)
 		}
 		wellFormed(AppendRecv(nil, &wukong.Recv{Flags: m.Flags, Setting: m.Setting, ClientMsgNo: m.ClientMsgNo, ChannelID: m.ChannelID,
-			StreamNo: m.StreamNo, Topic: m.Topic, FromUID: c.UID, Payload: m.Payload}))
+			StreamNo: m.StreamNo, Topic: m.Topic, FromUID: c.UID, Payload: m.Payload}, 0))
 		wellFormed(AppendDisconnect(nil, &d))
 		answer(AppendSuback(nil, r.ID, &wukong.Suback{SubNo: sub.SubNo, ChannelID: sub.ChannelID, Action: sub.Action}))
 	})
@@ -151,7 +151,7 @@ func FuzzAppendRecv(f *testing.F) {
 	f.Add([]byte("n"), []byte("bob"), []byte("t\xff\"\\\n"), []byte("hello"), uint8(2), uint8(8))
 	f.Fuzz(func(t *testing.T, no, channel, topic, payload []byte, flags, bits uint8) {
 		v := wukong.Recv{Flags: flags & 15, Setting: bits, ClientMsgNo: no, ChannelID: channel, Topic: topic, FromUID: channel, Payload: payload}
-		p := AppendRecv(nil, &v)
+		p := AppendRecv(nil, &v, 0)
 		var got struct {
 			Params struct {
 				ClientMsgNo, ChannelID, Topic, FromUID string

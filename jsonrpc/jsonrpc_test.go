@@ -38,7 +38,7 @@ func TestTheDialogueThatWasSeen(t *testing.T) {
 		c.DeviceFlag != wukong.DeviceWeb || c.Version != wukong.LatestVersion || c.ClientTimestamp != 1795414470000 {
 		t.Errorf("connect %+v, %v", c, err)
 	}
-	got := AppendConnack(nil, r.ID, &wukong.Connack{ServerVersion: 5, TimeDiff: 3, Reason: wukong.ReasonSuccess, NodeID: 1001})
+	got := AppendConnack(nil, r.ID, &wukong.Connack{ServerVersion: 5, TimeDiff: 3, Reason: wukong.ReasonSuccess, NodeID: 1001}, 0)
 	equal(t, got, `{"jsonrpc":"2.0","id":"1","result":{"serverVersion":5,"timeDiff":3,"reasonCode":1,"nodeId":1001}}`)
 
 	r = parse(t, `{"method":"send","id":"2","params":{"clientMsgNo":"r1","channelId":"rpc1b","channelType":1,"payload":"eyJ0IjoxfQ=="}}`)
@@ -47,14 +47,14 @@ func TestTheDialogueThatWasSeen(t *testing.T) {
 		string(s.Payload) != `{"t":1}` || s.Flags != 0 || s.Setting != 0 {
 		t.Errorf("send %+v, %v", s, err)
 	}
-	got = AppendSendack(nil, r.ID, &wukong.Sendack{MessageID: 2124748411230916608, MessageSeq: 1, Reason: wukong.ReasonSuccess})
+	got = AppendSendack(nil, r.ID, &wukong.Sendack{MessageID: 2124748411230916608, MessageSeq: 1, Reason: wukong.ReasonSuccess}, 0)
 	equal(t, got, `{"jsonrpc":"2.0","id":"2","result":{"messageId":"2124748411230916608","messageSeq":1,"reasonCode":1}}`)
 
 	r = parse(t, `{"method":"ping","id":"3"}`)
 	equal(t, AppendResult(nil, r.ID), `{"jsonrpc":"2.0","id":"3","result":null}`)
 
 	got = AppendRecv(nil, &wukong.Recv{MessageID: 7, MessageSeq: 1, ClientMsgNo: []byte("r1"), Timestamp: 1795414471,
-		ChannelID: []byte("rpc1"), ChannelType: 1, FromUID: []byte("rpc1"), Payload: []byte(`{"t":1}`)})
+		ChannelID: []byte("rpc1"), ChannelType: 1, FromUID: []byte("rpc1"), Payload: []byte(`{"t":1}`)}, 0)
 	equal(t, got, `{"jsonrpc":"2.0","method":"recv","params":{"header":{},"messageId":"7","messageSeq":1,"clientMsgNo":"r1","timestamp":1795414471,"channelId":"rpc1","channelType":1,"fromUid":"rpc1","payload":"eyJ0IjoxfQ=="}}`)
 
 	r = parse(t, `{"method":"recvack","params":{"messageId":"2124748411230916608","messageSeq":1}}`)
@@ -88,10 +88,10 @@ func TestOptionalParams(t *testing.T) {
 	}
 	v := wukong.Recv{Flags: 15, Setting: 0x80 | 0x20 | 0x08 | 0x02, Expire: 60, MessageID: 1, Topic: []byte("t1"),
 		StreamNo: []byte("s1"), StreamID: 9, StreamFlag: 2, ChannelID: []byte("g"), ChannelType: 2}
-	equal(t, AppendRecv(nil, &v), `{"jsonrpc":"2.0","method":"recv","params":{"header":{"noPersist":true,"redDot":true,"syncOnce":true,"dup":true},`+
+	equal(t, AppendRecv(nil, &v, 0), `{"jsonrpc":"2.0","method":"recv","params":{"header":{"noPersist":true,"redDot":true,"syncOnce":true,"dup":true},`+
 		`"setting":{"receipt":true,"signal":true,"stream":true,"topic":true},"expire":60,"messageId":"1","messageSeq":0,`+
 		`"streamNo":"s1","streamId":"9","streamFlag":2,"timestamp":0,"channelId":"g","channelType":2,"topic":"t1","fromUid":"","payload":""}}`)
-	equal(t, AppendSendack(nil, []byte(`"1"`), &wukong.Sendack{Flags: wukong.FlagDUP, Reason: wukong.ReasonBan}),
+	equal(t, AppendSendack(nil, []byte(`"1"`), &wukong.Sendack{Flags: wukong.FlagDUP, Reason: wukong.ReasonBan}, 0),
 		`{"jsonrpc":"2.0","id":"1","result":{"header":{"dup":true},"messageId":"0","messageSeq":0,"reasonCode":19}}`)
 
 	var sub wukong.Sub
@@ -115,7 +115,7 @@ func TestOptionalParams(t *testing.T) {
 		`{"jsonrpc":"2.0","method":"disconnect","params":{"header":{},"reasonCode":12,"reason":"login in other device"}}`)
 	equal(t, AppendEvent(nil, &wukong.Event{ID: []byte("e1"), Type: []byte("stream.delta"), Timestamp: 5, Data: []byte(`{"k":1}`)}),
 		`{"jsonrpc":"2.0","method":"event","params":{"header":{},"id":"e1","type":"stream.delta","timestamp":5,"data":"{\"k\":1}"}}`)
-	equal(t, AppendConnack(nil, []byte(`"1"`), &wukong.Connack{Reason: wukong.ReasonAuthFail}), `{"jsonrpc":"2.0","id":"1","error":{"code":2,"message":"auth fail"}}`)
+	equal(t, AppendConnack(nil, []byte(`"1"`), &wukong.Connack{Reason: wukong.ReasonAuthFail}, 0), `{"jsonrpc":"2.0","id":"1","error":{"code":2,"message":"auth fail"}}`)
 
 	var a wukong.Recvack // a client in a language with whole numbers
 	if err := parse(t, `{"method":"recvack","params":{"messageId":2124748411230916608}}`).Recvack(&a); err != nil || a.MessageID != 2124748411230916608 {
@@ -127,8 +127,8 @@ func TestOptionalParams(t *testing.T) {
 func TestNoIDNoAnswer(t *testing.T) {
 	for _, object := range []string{`{"method":"ping"}`, `{"method":"ping","id":null}`} {
 		id := parse(t, object).ID
-		for _, got := range [][]byte{AppendResult(nil, id), AppendError(nil, id, &Error{1, "x"}), AppendConnack(nil, id, &wukong.Connack{}),
-			AppendSendack(nil, id, &wukong.Sendack{}), AppendSuback(nil, id, &wukong.Suback{})} {
+		for _, got := range [][]byte{AppendResult(nil, id), AppendError(nil, id, &Error{1, "x"}), AppendConnack(nil, id, &wukong.Connack{}, 0),
+			AppendSendack(nil, id, &wukong.Sendack{}, 0), AppendSuback(nil, id, &wukong.Suback{})} {
 			if len(got) > 0 {
 				t.Errorf("%s is answered with %s", object, got)
 			}
@@ -144,7 +144,10 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 	}{
 		{`{"method":"ping","id":"` + long + `"}`, `"` + long + `"`, 0},
 		{`{"method":"ping","id":"` + long + `i"}`, "null", CodeInvalidRequest},
-		{`{"method":"ping","id":7}`, "null", CodeInvalidRequest},
+		{`{"method":"ping","id":7}`, "7", 0},
+		{`{"method":"ping","id":-1.5e3}`, "-1.5e3", 0},
+		{`{"method":"ping","id":` + strings.Repeat("7", MaxID+1) + `}`, "null", CodeInvalidRequest},
+		{`{"method":"ping","id":true}`, "null", CodeInvalidRequest},
 		{`{"method":"ping","id":{}}`, "null", CodeInvalidRequest},
 		{"{\"method\":\"ping\",\"id\":\"\xff\"}", "null", CodeInvalidRequest},
 		{`{"method":7,"id":"1"}`, `"1"`, CodeInvalidRequest},
@@ -185,7 +188,9 @@ func TestWhatIsWrongWithARequest(t *testing.T) {
 		`{"uid":"` + huge + `"}`:               func(r *Request) error { return r.Connect(&c) },
 		`{"version":300}`:                      func(r *Request) error { return r.Connect(&c) },
 		`{"deviceFlag":-1}`:                    func(r *Request) error { return r.Connect(&c) },
-		`{"payload":{"type":1}}`:               func(r *Request) error { return r.Send(&s) },
+		`{"payload":7}`:                        func(r *Request) error { return r.Send(&s) },
+		`{"payload":true}`:                     func(r *Request) error { return r.Send(&s) },
+		`{"payload":"eyJ0IjoxfQ"}`:             func(r *Request) error { return r.Send(&s) },
 		`{"payload":"###"}`:                    func(r *Request) error { return r.Send(&s) },
 		`{"channelType":256}`:                  func(r *Request) error { return r.Send(&s) },
 		`{"channelType":1.5}`:                  func(r *Request) error { return r.Send(&s) },
@@ -319,14 +324,64 @@ func TestAllocsOfAppend(t *testing.T) {
 	e := wukong.Event{ID: []byte("1"), Type: []byte("x"), Data: []byte(`{"k":1}`)}
 	for name, f := range map[string]func(){
 		"result":     func() { AppendResult(dst, id) },
-		"connack":    func() { AppendConnack(dst, id, &wukong.Connack{Reason: 1}) },
-		"sendack":    func() { AppendSendack(dst, id, &wukong.Sendack{MessageID: 1 << 60, Reason: 1}) },
-		"recv":       func() { AppendRecv(dst, &v) },
+		"connack":    func() { AppendConnack(dst, id, &wukong.Connack{Reason: 1}, 0) },
+		"sendack":    func() { AppendSendack(dst, id, &wukong.Sendack{MessageID: 1 << 60, Reason: 1}, StyleSnake) },
+		"recv":       func() { AppendRecv(dst, &v, 0) },
 		"event":      func() { AppendEvent(dst, &e) },
 		"disconnect": func() { AppendDisconnect(dst, &wukong.Disconnect{Text: e.ID}) },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+}
+
+// A payload is what the client means, and it is written to as it writes.
+func TestPayloadsAndStyles(t *testing.T) {
+	const camel, under = `"channelId":"b"`, `"channel_id":"b"`
+	for _, c := range []struct {
+		params, payload string
+		before, after   Style
+	}{
+		{camel + `,"payload":"eyJ0IjoxfQ=="`, `{"t":1}`, 0, 0},
+		{camel + `,"payload":"eyJ0IjoxfQ=="`, `{"t":1}`, StyleObject, 0},
+		{camel + `,"payload":"test"`, "\xb5\xeb-", 0, 0},
+		{camel + `,"payload":""`, "", 0, 0},
+		{camel, "", StyleObject, StyleObject},
+		{camel + `,"payload":null`, "", 0, 0},
+		{camel + `,"payload":{"t": [1,"}"]}`, `{"t": [1,"}"]}`, 0, StyleObject},
+		{camel + `,"payload":[1]`, `[1]`, 0, StyleObject},
+		{camel + `,"payload":"{\"t\":1}"`, `{"t":1}`, 0, 0},
+		{under + `,"payload":{"t":1}`, `{"t":1}`, 0, StyleSnake | StyleObject},
+		{under + `,"payload":"test"`, "test", 0, StyleSnake | StyleObject},
+		{under + `,"payload":"eyJ0IjoxfQ=="`, `{"t":1}`, StyleSnake | StyleObject, StyleSnake | StyleObject},
+		{under + `,"payload":""`, "", 0, StyleSnake | StyleObject},
+	} {
+		r := parse(t, `{"method":"send","id":"1","params":{`+c.params+`}}`)
+		var s wukong.Send
+		if err := r.Send(&s); err != nil || string(s.Payload) != c.payload || string(s.ChannelID) != "b" || r.Style(c.before) != c.after {
+			t.Errorf("%s: payload %q, style %d, %v", c.params, s.Payload, r.Style(c.before), err)
+		}
+	}
+	for payload, want := range map[string]string{
+		`{"t":1}`: `{"t":1}`, `[{"t":1}]`: `[{"t":1}]`, `"text"`: `"InRleHQi"`, `{"t":1`: `"eyJ0Ijox"`, "{\"t\":\"\xff\"}": `"eyJ0Ijoi/yJ9"`, "": `""`, "{": `"ew=="`,
+	} {
+		if got := string(AppendRecv(nil, &wukong.Recv{Payload: []byte(payload)}, StyleObject)); !strings.HasSuffix(got, `"payload":`+want+`}}`) {
+			t.Errorf("%q is pushed as %s", payload, got)
+		}
+	}
+	equal(t, AppendSendack(nil, []byte(`1`), &wukong.Sendack{MessageID: 5, MessageSeq: 6, Reason: 1}, StyleSnake),
+		`{"jsonrpc":"2.0","id":1,"result":{"message_id":"5","message_seq":6,"reason_code":1}}`)
+	equal(t, AppendConnack(nil, []byte(`1`), &wukong.Connack{ServerVersion: 5, TimeDiff: -7, Reason: 1, NodeID: 3}, StyleSnake),
+		`{"jsonrpc":"2.0","id":1,"result":{"server_version":5,"time_diff":-7,"reason_code":1,"node_id":3}}`)
+	var c wukong.Connect
+	if err := parse(t, `{"method":"connect","params":{"uid":"u","device_id":"d","device_flag":1,"client_timestamp":9}}`).Connect(&c); err != nil ||
+		string(c.DeviceID) != "d" || c.DeviceFlag != 1 || c.ClientTimestamp != 9 {
+		t.Errorf("connect %+v, %v", c, err)
+	}
+	var a wukong.Recvack
+	if err := parse(t, `{"method":"recvack","params":{"header":{"red_dot":true},"message_id":"9","message_seq":3}}`).Recvack(&a); err != nil ||
+		a.MessageID != 9 || a.MessageSeq != 3 || a.Flags != wukong.FlagRedDot {
+		t.Errorf("recvack %+v, %v", a, err)
 	}
 }

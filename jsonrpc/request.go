@@ -2,7 +2,6 @@ package jsonrpc
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,9 +48,11 @@ func (e *Error) Error() string {
 // Request is one request of a client, with params that are not decoded yet.
 type Request struct {
 	Method string
-	ID     []byte // a string in JSON, quotes included; empty: no answer is wanted
+	ID     []byte // a string in JSON, quotes included, or a number; empty: no answer is wanted
 
-	params json.RawMessage
+	params  json.RawMessage
+	snake   bool    // they have names like message_id; known when they are read
+	payload payload // likewise
 }
 
 // envelope is what every request has.
@@ -76,9 +77,9 @@ func (r *Request) Parse(object []byte) error {
 		r.ID = nil
 	}
 	switch {
-	case len(r.ID) > 0 && (r.ID[0] != '"' || len(r.ID) > MaxID || !utf8.Valid(r.ID)):
+	case len(r.ID) > 0 && (!isID(r.ID[0]) || len(r.ID) > MaxID || !utf8.Valid(r.ID)):
 		r.ID = []byte("null") // JSON-RPC 2.0: an id that cannot be told
-		return &Error{CodeInvalidRequest, fmt.Sprintf("id must be a string of at most %d bytes", MaxID)}
+		return &Error{CodeInvalidRequest, fmt.Sprintf("id must be a string or a number of at most %d bytes", MaxID)}
 	case wrong != nil:
 		return &Error{CodeInvalidRequest, wrong.Field + " cannot be a " + wrong.Value}
 	case e.Version != nil && *e.Version != "2.0":
@@ -88,6 +89,9 @@ func (r *Request) Parse(object []byte) error {
 	}
 	return nil
 }
+
+// isID reports whether a string or a number begins with c.
+func isID(c byte) bool { return c == '"' || c == '-' || c >= '0' && c <= '9' }
 
 // Unknown returns the error for a method that is not served.
 func (r *Request) Unknown() *Error {
@@ -106,7 +110,6 @@ func (r *Request) decode(p any) error {
 	}
 	err := json.Unmarshal(r.params, p)
 	var wrong *json.UnmarshalTypeError
-	var base base64.CorruptInputError
 	var own *Error
 	switch {
 	case err == nil:
@@ -115,8 +118,6 @@ func (r *Request) decode(p any) error {
 		return own
 	case errors.As(err, &wrong):
 		return &Error{CodeInvalidParams, wrong.Field + " cannot be a " + wrong.Value}
-	case errors.As(err, &base):
-		return &Error{CodeInvalidParams, "payload is not base64"}
 	}
 	return &Error{CodeInvalidParams, "the params cannot be read"}
 }
@@ -154,11 +155,15 @@ type header struct {
 	RedDot    bool `json:"redDot"`
 	SyncOnce  bool `json:"syncOnce"`
 	Dup       bool `json:"dup"`
+
+	SnakeNoPersist bool `json:"no_persist"`
+	SnakeRedDot    bool `json:"red_dot"`
+	SnakeSyncOnce  bool `json:"sync_once"`
 }
 
 func (h header) flags() uint8 {
-	return bit(h.NoPersist, wukong.FlagNoPersist) | bit(h.RedDot, wukong.FlagRedDot) |
-		bit(h.SyncOnce, wukong.FlagSyncOnce) | bit(h.Dup, wukong.FlagDUP)
+	return bit(h.NoPersist || h.SnakeNoPersist, wukong.FlagNoPersist) | bit(h.RedDot || h.SnakeRedDot, wukong.FlagRedDot) |
+		bit(h.SyncOnce || h.SnakeSyncOnce, wukong.FlagSyncOnce) | bit(h.Dup, wukong.FlagDUP)
 }
 
 type setting struct {
@@ -191,18 +196,24 @@ func (r *Request) Connect(c *wukong.Connect) error {
 		Token           text   `json:"token"`
 		ClientTimestamp int64  `json:"clientTimestamp"`
 		ClientKey       text   `json:"clientKey"`
+
+		SnakeDeviceFlag      uint8 `json:"device_flag"`
+		SnakeDeviceID        text  `json:"device_id"`
+		SnakeClientTimestamp int64 `json:"client_timestamp"`
+		SnakeClientKey       text  `json:"client_key"`
 	}{}
 	if err := r.decode(&p); err != nil {
 		return err
 	}
+	r.snake = len(p.SnakeDeviceID) > 0 || p.SnakeDeviceFlag > 0 || p.SnakeClientTimestamp > 0
 	*c = wukong.Connect{
 		Version:         wukong.LatestVersion,
-		DeviceFlag:      p.DeviceFlag,
-		DeviceID:        p.DeviceID,
+		DeviceFlag:      max(p.DeviceFlag, p.SnakeDeviceFlag),
+		DeviceID:        either(p.DeviceID, p.SnakeDeviceID),
 		UID:             p.UID,
 		Token:           p.Token,
-		ClientTimestamp: p.ClientTimestamp,
-		ClientKey:       p.ClientKey,
+		ClientTimestamp: max(p.ClientTimestamp, p.SnakeClientTimestamp),
+		ClientKey:       either(p.ClientKey, p.SnakeClientKey),
 	}
 	if p.Version != nil {
 		c.Version = *p.Version
@@ -215,35 +226,47 @@ func (r *Request) Connect(c *wukong.Connect) error {
 // error is an *Error.
 func (r *Request) Send(s *wukong.Send) error {
 	p := struct {
-		Header      header  `json:"header"`
-		Setting     setting `json:"setting"`
-		MsgKey      text    `json:"msgKey"`
-		Expire      uint32  `json:"expire"`
-		ClientMsgNo text    `json:"clientMsgNo"`
-		StreamNo    text    `json:"streamNo"`
-		ChannelID   text    `json:"channelId"`
-		ChannelType uint8   `json:"channelType"`
-		Topic       text    `json:"topic"`
-		Payload     []byte  `json:"payload"`
+		Header      header          `json:"header"`
+		Setting     setting         `json:"setting"`
+		MsgKey      text            `json:"msgKey"`
+		Expire      uint32          `json:"expire"`
+		ClientMsgNo text            `json:"clientMsgNo"`
+		StreamNo    text            `json:"streamNo"`
+		ChannelID   text            `json:"channelId"`
+		ChannelType uint8           `json:"channelType"`
+		Topic       text            `json:"topic"`
+		Payload     json.RawMessage `json:"payload"`
+
+		SnakeMsgKey      text  `json:"msg_key"`
+		SnakeClientMsgNo text  `json:"client_msg_no"`
+		SnakeStreamNo    text  `json:"stream_no"`
+		SnakeChannelID   text  `json:"channel_id"`
+		SnakeChannelType uint8 `json:"channel_type"`
 	}{}
 	if err := r.decode(&p); err != nil {
 		return err
 	}
+	r.snake = len(p.SnakeChannelID) > 0
+	payload, form, err := readPayload(p.Payload, r.snake)
+	if err != nil {
+		return err
+	}
+	r.payload = form
 	*s = wukong.Send{
 		Flags:       p.Header.flags(),
 		Setting:     p.Setting.bits(),
-		ClientMsgNo: p.ClientMsgNo,
-		ChannelID:   p.ChannelID,
-		ChannelType: p.ChannelType,
+		ClientMsgNo: either(p.ClientMsgNo, p.SnakeClientMsgNo),
+		ChannelID:   either(p.ChannelID, p.SnakeChannelID),
+		ChannelType: max(p.ChannelType, p.SnakeChannelType),
 		Expire:      p.Expire,
-		MsgKey:      p.MsgKey,
-		Payload:     p.Payload,
+		MsgKey:      either(p.MsgKey, p.SnakeMsgKey),
+		Payload:     payload,
 	}
 	if p.Setting.Topic {
 		s.Topic = p.Topic
 	}
 	if p.Setting.Stream {
-		s.StreamNo = p.StreamNo
+		s.StreamNo = either(p.StreamNo, p.SnakeStreamNo)
 	}
 	return nil
 }
@@ -255,11 +278,18 @@ func (r *Request) Recvack(a *wukong.Recvack) error {
 		Header     header    `json:"header"`
 		MessageID  messageID `json:"messageId"`
 		MessageSeq uint32    `json:"messageSeq"`
+
+		SnakeMessageID  messageID `json:"message_id"`
+		SnakeMessageSeq uint32    `json:"message_seq"`
 	}{}
 	if err := r.decode(&p); err != nil {
 		return err
 	}
-	*a = wukong.Recvack{Flags: p.Header.flags(), MessageID: int64(p.MessageID), MessageSeq: p.MessageSeq}
+	r.snake = p.SnakeMessageID != 0
+	*a = wukong.Recvack{Flags: p.Header.flags(), MessageID: int64(p.MessageID), MessageSeq: max(p.MessageSeq, p.SnakeMessageSeq)}
+	if a.MessageID == 0 {
+		a.MessageID = int64(p.SnakeMessageID)
+	}
 	return nil
 }
 
@@ -276,10 +306,16 @@ func (r *Request) Sub(s *wukong.Sub) error {
 		ChannelID   text    `json:"channelId"`
 		ChannelType uint8   `json:"channelType"`
 		Param       text    `json:"param"`
+
+		SnakeSubNo       text  `json:"sub_no"`
+		SnakeChannelID   text  `json:"channel_id"`
+		SnakeChannelType uint8 `json:"channel_type"`
 	}{}
 	if err := r.decode(&p); err != nil {
 		return err
 	}
+	p.SubNo, p.ChannelID = either(p.SubNo, p.SnakeSubNo), either(p.ChannelID, p.SnakeChannelID)
+	p.ChannelType = max(p.ChannelType, p.SnakeChannelType)
 	if n := len(p.SubNo) + len(p.ChannelID); n > maxEcho {
 		return &Error{CodeInvalidParams, fmt.Sprintf("subNo and channelId have %d bytes, the limit is %d", n, maxEcho)}
 	}
@@ -301,12 +337,14 @@ func (r *Request) Disconnect(d *wukong.Disconnect) error {
 	p := struct {
 		ReasonCode uint8 `json:"reasonCode"`
 		Reason     text  `json:"reason"`
+
+		SnakeReasonCode uint8 `json:"reason_code"`
 	}{}
 	if len(r.params) > 0 {
 		if err := r.decode(&p); err != nil {
 			return err
 		}
 	}
-	*d = wukong.Disconnect{Reason: wukong.Reason(p.ReasonCode), Text: p.Reason}
+	*d = wukong.Disconnect{Reason: wukong.Reason(max(p.ReasonCode, p.SnakeReasonCode)), Text: p.Reason}
 	return nil
 }

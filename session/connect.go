@@ -85,7 +85,7 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 
 func (g *Gate) connack(p *peer, a *wukong.Connack) bool {
 	if p.json() {
-		return g.reply(p, jsonrpc.AppendConnack(g.out[:0], g.call.ID, a))
+		return g.reply(p, jsonrpc.AppendConnack(g.out[:0], g.call.ID, a, p.style()))
 	}
 	return g.reply(p, a.Append(g.out[:0], p.version))
 }

@@ -209,7 +209,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	}
 	switch {
 	case p.json():
-		g.out = jsonrpc.AppendRecv(g.out[:0], v)
+		g.out = jsonrpc.AppendRecv(g.out[:0], v, p.style())
 		dst := p.conn.OutSpare(len(g.out))
 		if p.dry = dst == nil; p.dry {
 			return false

@@ -239,6 +239,8 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 		p.version = versionJSON
 		if c.Text() {
 			c.SendText()
+		} else if c.WebSocket() { // only clients whose payloads are objects do that
+			p.setStyle(jsonrpc.StyleObject)
 		}
 	}
 	if c.Text() && !p.json() {

@@ -262,8 +262,8 @@ func decodeState(src []byte) (h held, err error) {
 		copy(h.keys.Key[:], r.bytes(16))
 		copy(h.keys.IV[:], r.bytes(16))
 	}
-	if h.uid == "" || h.version == 0 || h.version > wukong.LatestVersion && h.version != versionJSON ||
-		h.version == versionJSON && h.keys != nil {
+	if h.uid == "" || h.version == 0 || h.version > wukong.LatestVersion && h.version < versionJSON ||
+		h.version >= versionJSON && h.keys != nil {
 		return bad("nobody logs in like that")
 	}
 	for range r.count(20) {

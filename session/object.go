@@ -8,11 +8,16 @@ import (
 	"gatepost/wukong"
 )
 
-// versionJSON is the version of a connection that speaks JSON-RPC. It is said by
-// the first byte or, on a WebSocket, by a text message.
-const versionJSON = 255
+// versionJSON is the version of a connection that speaks JSON-RPC, plus its
+// jsonrpc.Style. It is said by the first byte or, on a WebSocket, by a text message.
+const versionJSON = 256 - jsonrpc.Styles
 
-func (p *peer) json() bool { return p.version == versionJSON }
+func (p *peer) json() bool { return p.version >= versionJSON }
+
+// style is how a connection that speaks JSON-RPC writes.
+func (p *peer) style() jsonrpc.Style { return jsonrpc.Style(p.version - versionJSON) }
+
+func (p *peer) setStyle(s jsonrpc.Style) { p.version = versionJSON + uint8(s) }
 
 // maxUnanswered is how many SENDs of a connection may wait for the log. An answer
 // in JSON has about 150 bytes, 310 at most, instead of 21.
@@ -79,6 +84,7 @@ func (g *Gate) serve(p *peer, r *jsonrpc.Request) (wait pause, err error) {
 		if err := r.Connect(&c); err != nil {
 			return 0, err
 		}
+		p.setStyle(r.Style(p.style()))
 		g.enter(p, &c)
 		return 0, nil
 	}
@@ -90,6 +96,7 @@ func (g *Gate) serve(p *peer, r *jsonrpc.Request) (wait pause, err error) {
 		if err := r.Send(&g.send); err != nil {
 			return 0, err
 		}
+		p.setStyle(r.Style(p.style()))
 		if g.inquire(p, &g.send) {
 			return pauseAsk, nil
 		}
@@ -141,7 +148,7 @@ func (g *Gate) writeResult(p *peer, a *wukong.Sendack) bool {
 	if i < 0 {
 		return true // no answer is wanted
 	}
-	if !g.reply(p, jsonrpc.AppendSendack(g.out[:0], all[i].id, a)) {
+	if !g.reply(p, jsonrpc.AppendSendack(g.out[:0], all[i].id, a, p.style())) {
 		return false
 	}
 	if len(all) == 1 {

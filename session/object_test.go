@@ -32,8 +32,9 @@ func TestUnreadAnswersFitIntoOneRing(t *testing.T) {
 	a := wukong.Sendack{Flags: 15, MessageID: 1<<63 - 1, ClientSeq: 1<<32 - 1, MessageSeq: 1<<32 - 1, Reason: 255}
 	id := bytes.Repeat([]byte{'9'}, jsonrpc.MaxID)
 	for version, size := range map[uint8]int{
-		wukong.LatestVersion: len(a.Append(nil)),
-		versionJSON:          len(jsonrpc.AppendSendack(nil, id, &a)),
+		wukong.LatestVersion:                    len(a.Append(nil)),
+		versionJSON:                             len(jsonrpc.AppendSendack(nil, id, &a, 0)),
+		versionJSON + uint8(jsonrpc.StyleSnake): len(jsonrpc.AppendSendack(nil, id, &a, jsonrpc.StyleSnake)),
 	} {
 		const wsHeader = 4
 		if all := maxUnread + int((&peer{version: version}).maxUnanswered())*(wsHeader+size); all > 64<<10 {
