@@ -122,6 +122,7 @@ type broker struct {
 	env           []string
 	shell         string     // run before exec, such as "ulimit -n 100"
 	files         []*os.File // descriptors from 3 on
+	clock         *clock     // its own wall clock; nil: that of the machine
 	encrypted     bool
 	tcp, ws, http string    // where it listens now
 	tls, wss      string    // and inside TLS
@@ -249,7 +250,11 @@ func (b *broker) launch() error {
 	}
 	b.cmd.Stdout, b.cmd.Stderr = w, b.log
 	fmt.Fprintf(b.log, "--- start %s\n", strings.Join(b.cmd.Args, " "))
-	err = b.cmd.Start()
+	if b.clock != nil {
+		err = b.clock.start(b.cmd)
+	} else {
+		err = b.cmd.Start()
+	}
 	w.Close()
 	if err != nil {
 		out.Close()
