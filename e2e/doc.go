@@ -23,9 +23,9 @@
 //	GATEPOST_STRICT=1  a test that this machine cannot run (no root, no loop
 //	                   devices, no /dev/fuse, no Node) fails instead of being skipped
 //	GATEPOST_KEEP=1    keep the data directories of failed tests
-//	GATEPOST_FAULT     only those cases of TestDiskFaults whose names contain it, pending
-//	                   ones too; such as "read EIO"
-//	GATEPOST_ATTACK=1  all attacks of TestAdversary, pending ones too
+//	GATEPOST_FAULT     only those cases of TestDiskFaults whose names contain it, of
+//	                   all that there are; such as "read EIO"
+//	GATEPOST_ATTACK    how long each attack of TestAdversary takes, such as 20s
 //	GATEPOST_GROWTH    directory for the table and the drawing of TestGrowth, which
 //	                   is skipped without it; scripts/growth.sh sets it
 //
