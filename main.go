@@ -393,12 +393,12 @@ func datasource(cfg *config.Config) (o api.DatasourceOptions, err error) {
 }
 
 // inquire is what gates ask for channels; the API, which does, is built after them.
-func (b *box) inquire(cfg *config.Config) func(typ uint8, id []byte, conn uint64, loop uint16, now time.Time) bool {
+func (b *box) inquire(cfg *config.Config) func(typ uint8, id []byte, uid string, conn uint64, loop uint16, now time.Time) bool {
 	if !cfg.Source.On() {
 		return nil
 	}
-	return func(typ uint8, id []byte, conn uint64, loop uint16, now time.Time) bool {
-		return b.api.Datasource().Inquire(typ, id, conn, loop, now)
+	return func(typ uint8, id []byte, uid string, conn uint64, loop uint16, now time.Time) bool {
+		return b.api.Datasource().Inquire(typ, id, uid, conn, loop, now)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -51,8 +52,9 @@ type Datasource struct {
 
 	// Of the goroutine of Run.
 	running  int
-	busy     map[place][]inquiry // who waits for an answer
-	line     []place             // those whose turn has not come
+	busy     map[place]*asking   // that wait for their turn or for an answer
+	lines    map[string]*line    // by user who sent to them
+	turns    []string            // users with somebody in line, the next one first
 	denied   map[place]time.Time // until when they are not asked for again
 	quiet    time.Time           // until then the application is not asked at all
 	wait     time.Duration       // the next such pause
@@ -62,6 +64,7 @@ type Datasource struct {
 // inquiry is what comes in: somebody wants to know of a channel, or an answer.
 type inquiry struct {
 	of   place
+	uid  string // who sent a message to it
 	conn uint64 // that waits; 0: nobody does
 	loop uint16
 
@@ -69,9 +72,24 @@ type inquiry struct {
 	err      error
 }
 
+// asking is a channel that the application is asked for.
+type asking struct {
+	who   []inquiry // that wait for the answer
+	asked bool      // its turn has come
+}
+
+// line is what one user wants to be asked for. Each has a line of their own and a
+// share of what is asked at a time, so that nobody holds up others.
+type line struct {
+	places  []place
+	running int
+}
+
 const (
 	maxInquiries  = 4    // at a time
+	maxShare      = 2    // of them for one user
 	maxInLine     = 1024 // inquiries that wait for their turn
+	maxOwnLine    = 32   // of them of one user
 	maxDenied     = 10_000
 	deniedFor     = 10 * time.Second // how long "there is no such channel" holds
 	quietFirst    = time.Second
@@ -97,22 +115,22 @@ func newDatasource(o DatasourceOptions, s *Server) *Datasource {
 			}
 			return 1
 		}),
-		busy: make(map[place][]inquiry), denied: make(map[place]time.Time),
+		busy: make(map[place]*asking), lines: make(map[string]*line), denied: make(map[place]time.Time),
 	}
 }
 
 // Stats returns the counters. Any goroutine.
 func (d *Datasource) Stats() *DatasourceStats { return &d.stats }
 
-// Inquire is called with every message. It reports whether the message waits until
-// a Known comes for the connection: then its channel is there, or is not to be had.
-// Any goroutine.
-func (d *Datasource) Inquire(typ uint8, channelID []byte, conn uint64, loop uint16, now time.Time) bool {
+// Inquire is called with every message that nothing else stands against, with who
+// sent it. It reports whether the message waits until a Known comes for the
+// connection: then its channel is there, or is not to be had. Any goroutine.
+func (d *Datasource) Inquire(typ uint8, channelID []byte, uid string, conn uint64, loop uint16, now time.Time) bool {
 	switch known, due := d.server.core.Access().Due(typ, channelID, now, d.o.MaxAge); {
 	case !known:
-		return d.inbox.Push(inquiry{of: place{ID: string(channelID), Type: int(typ)}, conn: conn, loop: loop}) == nil
+		return d.inbox.Push(inquiry{of: place{ID: string(channelID), Type: int(typ)}, uid: uid, conn: conn, loop: loop}) == nil
 	case due: // if there are too many, it is asked for when it is due again
-		_ = d.inbox.Push(inquiry{of: place{ID: string(channelID), Type: int(typ)}})
+		_ = d.inbox.Push(inquiry{of: place{ID: string(channelID), Type: int(typ)}, uid: uid})
 	}
 	return false
 }
@@ -135,26 +153,90 @@ func (d *Datasource) Run(ctx context.Context, out []broker.Outbox) {
 		for i := range got {
 			if got[i].answered {
 				d.running--
+				if l := d.lines[got[i].uid]; l != nil {
+					l.running--
+					d.forget(got[i].uid, l)
+				}
 				d.settle(got[i].of, got[i].err)
 			} else {
 				d.note(got[i])
 			}
 		}
 		clear(got)
-		for len(d.line) > 0 && d.running < maxInquiries {
-			of := d.line[0]
-			d.line = d.line[1:]
+		for d.running < maxInquiries {
+			of, uid, ok := d.next()
+			if !ok {
+				break
+			}
 			d.running++
-			all.Go(func() { _ = d.inbox.Push(inquiry{of: of, answered: true, err: d.learn(ctx, of)}) })
+			all.Go(func() { _ = d.inbox.Push(inquiry{of: of, uid: uid, answered: true, err: d.learn(ctx, of)}) })
 		}
 	}
 }
 
+// next takes the channel whose turn it is: users take turns, those who have their
+// share are passed over.
+func (d *Datasource) next() (of place, uid string, ok bool) {
+	for range len(d.turns) {
+		uid := d.turns[0]
+		d.turns = d.turns[1:]
+		l := d.lines[uid]
+		if l.running >= maxShare {
+			d.turns = append(d.turns, uid)
+			continue
+		}
+		for len(l.places) > 0 && !ok {
+			of = l.places[0]
+			l.places = l.places[1:]
+			w := d.busy[of] // nil: it was asked for in another's line, and answered
+			if ok = w != nil && !w.asked; ok {
+				w.asked = true
+				l.running++
+			}
+		}
+		if len(l.places) > 0 {
+			d.turns = append(d.turns, uid)
+		}
+		if d.forget(uid, l); ok {
+			return of, uid, true
+		}
+	}
+	return place{}, "", false
+}
+
+// forget drops a line in which nobody is.
+func (d *Datasource) forget(uid string, l *line) {
+	if l.running == 0 && len(l.places) == 0 {
+		delete(d.lines, uid)
+	}
+}
+
+// enqueue puts a channel at the end of a user's line. It reports false if there are
+// too many in it, or in all lines together.
+func (d *Datasource) enqueue(of place, uid string) bool {
+	l := d.lines[uid]
+	if l == nil {
+		l = new(line)
+	}
+	if len(l.places) >= maxOwnLine || len(d.busy) >= maxInLine {
+		return false
+	}
+	if len(l.places) == 0 {
+		d.turns = append(d.turns, uid)
+	}
+	l.places = append(l.places, of)
+	d.lines[uid] = l
+	return true
+}
+
 // note puts a channel in line, or answers at once.
 func (d *Datasource) note(q inquiry) {
-	if _, asked := d.busy[q.of]; asked {
+	if w := d.busy[q.of]; w != nil {
 		if q.conn != 0 {
-			d.busy[q.of] = append(d.busy[q.of], q)
+			w.who = append(w.who, q)
+			if !w.asked { // it may be far behind in the line of another
+				d.enqueue(q.of, q.uid)
+			}
 		}
 		return
 	}
@@ -164,11 +246,15 @@ func (d *Datasource) note(q inquiry) {
 		d.tell(q)
 		return
 	}
-	d.busy[q.of] = nil
-	if q.conn != 0 {
-		d.busy[q.of] = []inquiry{q}
+	if !d.enqueue(q.of, q.uid) {
+		d.tell(q)
+		return
 	}
-	d.line = append(d.line, q.of)
+	w := new(asking)
+	if q.conn != 0 {
+		w.who = []inquiry{q}
+	}
+	d.busy[q.of] = w
 }
 
 // settle ends an inquiry.
@@ -187,19 +273,30 @@ func (d *Datasource) settle(of place, err error) {
 	case err == nil:
 		delete(d.denied, of)
 	case apart == nil:
-		if len(d.denied) >= maxDenied {
-			clear(d.denied)
-		}
-		d.denied[of] = now.Add(deniedFor)
+		deny(d.denied, of, now)
 		d.log.Debug("the application was asked for a channel in vain", "channel", of.ID, "type", of.Type, "err", err)
 	case !now.Before(d.quiet): // the first of those that failed together
 		d.wait = min(max(2*d.wait, quietFirst), quietMost)
 		d.quiet = now.Add(d.wait)
 	}
-	for _, q := range d.busy[of] {
-		d.tell(q)
+	if w := d.busy[of]; w != nil {
+		for _, q := range w.who {
+			d.tell(q)
+		}
 	}
 	delete(d.busy, of)
+}
+
+// deny notes that there is no such channel. When there are too many of them, those
+// that are over are forgotten, or all.
+func deny(denied map[place]time.Time, of place, now time.Time) {
+	if len(denied) >= maxDenied {
+		maps.DeleteFunc(denied, func(_ place, until time.Time) bool { return !now.Before(until) })
+	}
+	if len(denied) >= maxDenied {
+		clear(denied)
+	}
+	denied[of] = now.Add(deniedFor)
 }
 
 // tell lets a message go on.

@@ -163,7 +163,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Errorf("cannot send: %w", err))
 		return
 	}
-	if s.source != nil {
+	if s.source != nil && s.core.Access().Barred(record.ChannelType, record.ChannelID, record.FromUID) == message.ReasonSuccess {
 		s.inquire(r.Context(), &record)
 	}
 	reason := s.core.Access().MayPublishAny(record.ChannelType, record.ChannelID, record.FromUID)
@@ -193,7 +193,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 func (s *Server) inquire(ctx context.Context, r *message.Record) {
 	id, arrived := s.enlist(1)
 	defer s.dismiss(id)
-	if !s.source.Inquire(r.ChannelType, r.ChannelID, id, uint16(s.o.Outbox), time.Now()) {
+	if !s.source.Inquire(r.ChannelType, r.ChannelID, string(r.FromUID), id, uint16(s.o.Outbox), time.Now()) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Wait)

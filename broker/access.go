@@ -172,6 +172,13 @@ func (a *Access) limited(typ uint8, channelID, uid []byte) uint8 {
 	return message.ReasonSuccess
 }
 
+// Barred says what stands against a message whoever is in the channel: message.
+// ReasonSuccess if nothing does. It is the part of MayPublish and MayPublishAny that
+// needs no member.
+func (a *Access) Barred(typ uint8, channelID, uid []byte) uint8 {
+	return a.limited(typ, channelID, uid)
+}
+
 // Banned says whether a user may not log in.
 func (a *Access) Banned(uid []byte) bool {
 	if a.persons.Load() == 0 {

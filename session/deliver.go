@@ -129,18 +129,19 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 		return
 	}
 	ref, known := g.find[streamKey{d.Conn, d.Channel}]
-	if known {
-		if ref = g.stream(p, d.Channel, d.Member); ref < 0 || d.Seq <= g.streams[ref].last {
-			return
-		}
-	} else if p.scan&scanAgain != 0 {
-		return // one before it was dropped, perhaps of this channel
-	}
-	if known && g.streams[ref].behind || g.congested(p) || !g.write(p, &g.stored, d.Seq, 0) {
+	switch {
+	case known && (!g.current(ref, d.Member) || d.Seq <= g.streams[ref].last): // a page was faster
+		return
+	case !known && p.scan&scanAgain != 0: // one before it was dropped, perhaps of this channel
+		return
+	case known && g.streams[ref].behind, g.congested(p), !g.write(p, &g.stored, d.Seq, 0):
 		g.fallBack(p, d.Channel, d.Member, d.Seq, d.Seq)
 		return
 	}
-	g.sent(p, g.stream(p, d.Channel, d.Member), g.stored.MessageID, d.Seq)
+	if !known {
+		ref = g.begin(p, d.Channel, d.Member)
+	}
+	g.sent(p, ref, g.stored.MessageID, d.Seq)
 }
 
 // congested reports whether a connection takes no more pushes now. Each cause

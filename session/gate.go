@@ -40,10 +40,11 @@ type Options struct {
 	Retry          ack.Options
 	NodeID         uint64 // told to clients from version 4 on
 	MessageIDFloor int64  // ids given are above it
-	// Inquire is called with every SEND to a channel that has to be made, and
+	// Inquire is called with every SEND that its sender may send if they are in its
+	// channel, and
 	// reports whether the SEND waits until a Known comes for its connection. nil:
 	// what is not here is not there.
-	Inquire func(typ uint8, channelID []byte, conn uint64, loop uint16, now time.Time) bool
+	Inquire func(typ uint8, channelID []byte, uid string, conn uint64, loop uint16, now time.Time) bool
 	Logger  *slog.Logger
 }
 

@@ -38,8 +38,26 @@ func (g *Gate) inquire(p *peer, s *wukong.Send) bool {
 		p.asked = false
 		return false
 	}
-	return message.CheckChannelID(s.ChannelType, s.ChannelID) == nil &&
-		g.o.Inquire(s.ChannelType, s.ChannelID, p.conn.ID(), g.index, g.now)
+	return g.standing(p, s) == wukong.ReasonSuccess && g.o.Inquire(s.ChannelType, s.ChannelID, p.uid, p.conn.ID(), g.index, g.now)
+}
+
+// standing decides on a SEND as far as that needs no knowledge of who is in its
+// channel, and takes nothing from the sender's rate: the application is asked for
+// nothing that is refused anyway.
+func (g *Gate) standing(p *peer, s *wukong.Send) wukong.Reason {
+	if g.o.Rate > 0 && !p.affords(g.now.UnixMilli(), g.o.Rate) {
+		return wukong.ReasonRateLimit
+	}
+	if reason := g.address(p, s); reason != wukong.ReasonSuccess {
+		return reason
+	}
+	if g.access.Banned(g.uid) {
+		return wukong.ReasonBan
+	}
+	if reason := g.access.Barred(s.ChannelType, g.id, g.uid); reason != message.ReasonSuccess {
+		return wukong.Reason(reason)
+	}
+	return g.contents(p, s)
 }
 
 // known lets a connection be read whose SEND waited for the application.
@@ -162,6 +180,18 @@ func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 	if g.o.Rate > 0 && !p.spend(g.now.UnixMilli(), g.o.Rate) {
 		return wukong.ReasonRateLimit
 	}
+	if reason := g.address(p, s); reason != wukong.ReasonSuccess {
+		return reason
+	}
+	if reason := g.access.MayPublish(s.ChannelType, g.id, g.uid); reason != message.ReasonSuccess {
+		return wukong.Reason(reason)
+	}
+	return g.contents(p, s)
+}
+
+// address looks at whom a SEND is for, and leaves the channel's storage id in g.id
+// and the sender in g.uid.
+func (g *Gate) address(p *peer, s *wukong.Send) wukong.Reason {
 	if !message.KnownType(s.ChannelType) {
 		return wukong.ReasonNotSupportChannelType
 	}
@@ -174,9 +204,11 @@ func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 	} else {
 		g.id = append(g.id[:0], s.ChannelID...)
 	}
-	if reason := g.access.MayPublish(s.ChannelType, g.id, g.uid); reason != message.ReasonSuccess {
-		return wukong.Reason(reason)
-	}
+	return wukong.ReasonSuccess
+}
+
+// contents looks at the rest of a SEND, but for its payload if that is encrypted.
+func (g *Gate) contents(p *peer, s *wukong.Send) wukong.Reason {
 	switch {
 	case message.CheckName(s.ClientMsgNo, message.MaxClientMsgNo) != nil, len(s.StreamNo)+len(s.Topic) > maxTopic,
 		message.CheckName(s.StreamNo, maxTopic) != nil, message.CheckName(s.Topic, maxTopic) != nil, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
@@ -193,6 +225,15 @@ const maxTopic = 1<<16 - 3
 
 // spend takes a token from the connection's bucket.
 func (p *peer) spend(ms int64, rate int) bool {
+	if !p.affords(ms, rate) {
+		return false
+	}
+	p.bucket.tokens--
+	return true
+}
+
+// affords reports whether there is a token in the connection's bucket.
+func (p *peer) affords(ms int64, rate int) bool {
 	if p.bucket == nil {
 		p.bucket = &bucket{tokens: float64(rate), ms: ms}
 	}
@@ -201,11 +242,7 @@ func (p *peer) spend(ms int64, rate int) bool {
 		b.tokens = min(float64(rate), b.tokens+float64(passed)*float64(rate)/1000)
 	}
 	b.ms = ms
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
+	return b.tokens >= 1
 }
 
 // propose hands the round's batches to the log. When the log takes them again

@@ -201,18 +201,28 @@ func (g *Gate) thaw(s *stream) {
 // below 0 if what is to be pushed belongs to a membership that has ended. member is
 // the number of the membership.
 func (g *Gate) stream(p *peer, ch *message.Channel, member uint64) int32 {
-	k := streamKey{p.conn.ID(), ch}
-	if ref, ok := g.find[k]; ok {
-		s := &g.streams[ref]
-		if s.member > member {
+	if ref, ok := g.find[streamKey{p.conn.ID(), ch}]; ok {
+		if !g.current(ref, member) {
 			return -1
-		}
-		if s.member < member {
-			g.end(ref)
-			s.member = member
 		}
 		return ref
 	}
+	return g.begin(p, ch, member)
+}
+
+// current makes a stream one of a membership, and reports false if that has ended.
+func (g *Gate) current(ref int32, member uint64) bool {
+	s := &g.streams[ref]
+	if s.member < member {
+		g.end(ref)
+		s.member = member
+	}
+	return s.member == member
+}
+
+// begin makes the stream of a channel to a connection, which must not have one.
+func (g *Gate) begin(p *peer, ch *message.Channel, member uint64) int32 {
+	k := streamKey{p.conn.ID(), ch}
 	ref := g.free
 	if ref >= 0 {
 		g.free = g.streams[ref].next
