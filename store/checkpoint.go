@@ -30,6 +30,9 @@ const (
 // the metadata are wrong in a way that trying again does not help.
 func (s *Store) Run() error {
 	defer func() {
+		if err := s.note(time.Now()); err != nil {
+			s.o.Logger.Warn("the age of messages is not noted, they are kept a little longer", "err", err)
+		}
 		s.meta.close()
 		s.blocks.close()
 	}()
@@ -44,6 +47,12 @@ func (s *Store) Run() error {
 			reply <- imageReply{image, err}
 		case now := <-ticker.C:
 			s.forget(now)
+			if s.life(now)-s.noted >= noteEvery.Milliseconds() {
+				if err := s.note(now); err != nil {
+					s.o.Logger.Warn("the age of messages is not noted, it is tried again", "err", err)
+					s.again()
+				}
+			}
 		case <-s.ruling:
 			s.blocks.resize(s.current().BlockFile)
 			s.forget(time.Now())
@@ -173,7 +182,7 @@ func (s *Store) write(f *frozen) error {
 	s.refs = s.refs[:0]
 	s.rested = time.Now()
 	for i, p := range f.parts {
-		if err := s.writeBlocks(p); err != nil {
+		if err := s.writeBlocks(p, s.life(f.at)); err != nil {
 			return err
 		}
 		t.ends[i] = len(s.refs)
@@ -328,10 +337,10 @@ func (s *Store) measure() {
 // writeBlocks reads from the log what a channel has there and appends it in
 // blocks, noting them in the page. Messages that are damaged there or gone are
 // counted: they are a gap from then on.
-func (s *Store) writeBlocks(p part) error {
+func (s *Store) writeBlocks(p part, lived int64) error {
 	t := &s.try
 	lost, reason := 0, error(nil)
-	ref := blockRef{first: p.logged}
+	ref := blockRef{first: p.logged, lived: lived}
 	s.buf = s.buf[:0]
 	flush := func(next uint64) error {
 		if ref.count > 0 {
@@ -346,7 +355,7 @@ func (s *Store) writeBlocks(p part) error {
 			s.page = appendPageEntry(s.page, p.number, &ref)
 			s.rest()
 		}
-		ref = blockRef{first: next}
+		ref = blockRef{first: next, lived: lived}
 		s.buf = s.buf[:0]
 		return nil
 	}
@@ -411,14 +420,12 @@ func (s *Store) readRun(at []message.Location, size int, ch *message.Channel, re
 	}
 	s.buf = s.buf[:start+size]
 	err := diskio.Retry(cmp.Or(s.o.patience, readPatience), s.sleep, func() error { return s.readRecords(s.buf[start:], at) })
-	newest := ref.newest
 	var r message.Record
 	for rest := s.buf[start:]; err == nil && len(rest) > 0; {
 		var n int
 		if n, err = r.Decode(rest); err != nil || r.Kind != message.KindMessage || r.ChannelType != ch.Type || string(r.ChannelID) != ch.ID {
 			panic(fmt.Sprintf("BUG: what was put for channel %q is none of its messages (log generation %016x, offset %d): %v", ch.ID, at[0].Generation, at[0].Offset, err))
 		}
-		newest = max(newest, r.Timestamp)
 		rest = rest[n:]
 	}
 	if err != nil {
@@ -426,7 +433,6 @@ func (s *Store) readRun(at []message.Location, size int, ch *message.Channel, re
 		return err
 	}
 	ref.count += uint32(len(at))
-	ref.newest = newest
 	return nil
 }
 
@@ -522,6 +528,9 @@ func (s *Store) writeMeta(tx *metaTx, f *frozen, answers []byte) error {
 		}
 	}
 	if err := tx.put(bucketBox, []byte(keyHooks), appendHooks(f.hooks)); err != nil {
+		return err
+	}
+	if err := tx.put(bucketBox, []byte(keyLived), appendLived(s.life(f.at))); err != nil {
 		return err
 	}
 	return tx.put(bucketBox, []byte(keyCheckpoint), t.checkpoint.append(nil))

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sort"
+	"time"
 
 	"gatepost/message"
 )
@@ -137,6 +138,13 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 		return restored, report, err
 	}
 	restored.Hooks = len(hooks) == 2 && hooks[1] == 1
+	lived, err := s.meta.get(bucketBox, []byte(keyLived))
+	if err != nil {
+		return restored, report, err
+	}
+	if len(lived) == 9 {
+		s.lived = int64(binary.LittleEndian.Uint64(lived[1:]))
+	}
 	numbers, err := s.loadChannels(&restored)
 	if err == nil {
 		err = s.loadUsers(&restored)
@@ -176,6 +184,7 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 		st := &restored.Channels[i]
 		st.Last = s.series[st.Channel].last
 	}
+	s.began, s.noted = time.Now(), s.lived
 	report.Checkpoint, report.Channels = cp.number, len(restored.Channels)
 	s.stats.Blocks.Store(int64(report.Blocks))
 	s.measure()
@@ -231,6 +240,7 @@ func (s *Store) loadPages(numbers map[uint32]*series, gone map[*series]uint64, r
 		page := pageOf{}
 		for number, ref := range blocks {
 			page.saw(ref.file)
+			s.lived = max(s.lived, ref.lived)
 			c := numbers[number]
 			if c == nil || ref.file < s.newest.oldest {
 				continue

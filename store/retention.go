@@ -11,6 +11,37 @@ import (
 // retainEvery is how often age is looked at while no checkpoint does.
 const retainEvery = time.Minute
 
+// noteEvery is how often the metadata are told how long the store has lived, if no
+// checkpoint does it and a rule counts by that. A crash forgets at most so much.
+const noteEvery = 10 * time.Minute
+
+// life is how long the store has lived until now, ms: the time that it was open since
+// it was made. Ages are counted in it. The clock of the wall says nothing about them:
+// a box boots in 1970 and is told the time when there is a network, a wrong year is
+// put right, and whether a box was switched off or its clock was set nobody can tell
+// by looking at it. So the time that a box is off does not count: what is dropped too
+// late is better than what is dropped while it is wanted.
+func (s *Store) life(now time.Time) int64 {
+	return s.lived + max(now.Sub(s.began), 0).Milliseconds() // monotonic
+}
+
+func appendLived(lived int64) []byte {
+	return binary.LittleEndian.AppendUint64([]byte{stateVersion}, uint64(lived))
+}
+
+// note tells the metadata how long the store has lived, if that is of use.
+func (s *Store) note(now time.Time) error {
+	lived := s.life(now)
+	if s.meta == nil || !s.aging || lived == s.noted {
+		return nil
+	}
+	err := s.meta.update(func(tx *metaTx) error { return tx.put(bucketBox, []byte(keyLived), appendLived(lived)) })
+	if err == nil {
+		s.noted = lived
+	}
+	return err
+}
+
 // pageOf is one page of the metadata: when its last file goes, so does it.
 type pageOf struct {
 	number       uint64 // of the checkpoint
@@ -152,15 +183,16 @@ func (s *Store) ruled() map[*series]message.Keep {
 
 // expired returns the channels that have more than their rules allow.
 func (s *Store) expired(now time.Time) (trims []trim) {
+	s.aging = false
 	for c, keep := range s.ruled() {
 		first := c.first
 		if n := c.logged - 1; keep.Count > 0 && n > uint64(keep.Count) {
 			first = max(first, n-uint64(keep.Count)+1)
 		}
 		if keep.Age > 0 {
-			cutoff := now.Add(-keep.Age).UnixMilli()
-			for i := range c.blocks {
-				if c.blocks[i].newest >= cutoff {
+			s.aging = true
+			for i := range c.blocks { // later ones are younger
+				if s.life(now)-c.blocks[i].lived <= keep.Age.Milliseconds() {
 					break
 				}
 				first = max(first, c.blocks[i].end())

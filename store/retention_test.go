@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -123,28 +124,36 @@ func (w *world) checkKept() {
 	}
 }
 
+// retained carries out the retention so long after the store was opened.
+func (w *world) retained(since time.Duration) {
+	w.t.Helper()
+	w.now = since
+	if err := w.store.retain(w.store.began.Add(since)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // Age and bytes drop whole blocks.
 func TestRetentionByAgeAndBytes(t *testing.T) {
 	r := random(t)
-	for name, keep := range map[string]message.Keep{"age": {Age: 200 * time.Millisecond}, "bytes": {Bytes: 20_000}} {
+	for name, keep := range map[string]message.Keep{"age": {Age: 20 * time.Minute}, "bytes": {Bytes: 20_000}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.kill()
 			w.change = func(o *Options) { o.Keep = map[uint8]message.Keep{2: keep} }
 			w.open()
 			noise := make([]byte, 200)
-			for range 10 { // a message's time is its number, in milliseconds
+			for i := range 10 { // a checkpoint each ten minutes
 				for range 100 {
 					for i := range noise {
 						noise[i] = byte(r.Uint32())
 					}
 					w.say("a", append([]byte(nil), noise...))
 				}
+				w.now = time.Duration(i+1) * 10 * time.Minute
 				w.checkpoint()
 			}
-			if err := w.store.retain(time.UnixMilli(1000)); err != nil {
-				t.Fatal(err)
-			}
+			w.retained(100*time.Minute + time.Millisecond)
 			_, first, _ := w.store.Find(2, []byte("a"))
 			if name == "age" && first != 801 || name == "bytes" && (first < 801 || first > 1001) {
 				t.Errorf("by %s the channel begins at %d", name, first)
@@ -158,6 +167,96 @@ func TestRetentionByAgeAndBytes(t *testing.T) {
 			w.checkKept()
 		})
 	}
+}
+
+// A box boots in 1970, is told the time, its year is wrong and put right, it goes back
+// an hour or a day, and it is started again anywhere: no message goes before it has been
+// kept for its time, and each goes once it has, however wrong its stamp is.
+func TestAgeDoesNotAskTheClock(t *testing.T) {
+	r := random(t)
+	const day = 24 * time.Hour
+	w := newWorld(t)
+	w.kill()
+	w.change = func(o *Options) { o.Keep = map[uint8]message.Keep{2: {Age: day}} }
+	w.open()
+	wall := time.Duration(0) // since 1970
+	w.wall = func() int64 { return wall.Milliseconds() }
+	lived := time.Duration(0)  // all that the box was on
+	var stored []time.Duration // by lived, of each message
+	restarts := 0
+	for step := range 400 {
+		switch r.IntN(12) {
+		case 0:
+			wall += 25 * 365 * day
+		case 1:
+			wall -= time.Hour
+		case 2:
+			wall -= day
+		case 3:
+			wall = 66 * 365 * day // 2036
+		case 4:
+			wall = 56 * 365 * day
+		case 5:
+			wall = 0
+		case 6:
+			if err := w.store.note(w.store.began.Add(w.now)); err != nil { // as a clean stop does
+				t.Fatal(err)
+			}
+			w.kill()
+			w.open()
+			w.now, restarts = 1, restarts+1
+			wall = []time.Duration{0, wall, wall + 10*365*day}[r.IntN(3)]
+		}
+		ran := time.Duration(r.IntN(240)) * time.Minute
+		wall, lived, w.now = wall+ran, lived+ran, w.now+ran
+		w.say("c", fmt.Append(nil, step))
+		stored = append(stored, lived)
+		w.checkpoint()
+		w.retained(w.now)
+		_, first, _ := w.store.Find(2, []byte("c"))
+		for i, at := range stored {
+			if kept, age := uint64(i+1) >= first, lived-at; kept != (age <= day) && (age-day).Abs() > time.Minute { // a restart costs less than a millisecond here
+				t.Fatalf("step %d: message %d is kept: %t, it was stored %v ago", step, i+1, kept, age)
+			}
+		}
+	}
+	w.checkKept()
+	if _, first, last := w.store.Find(2, []byte("c")); first < 300 || first == last+1 {
+		t.Errorf("%d to %d are kept", first, last)
+	}
+	// Nothing comes any more, and what is left goes in its time too.
+	w.retained(w.now + day + time.Minute)
+	if _, first, last := w.store.Find(2, []byte("c")); first != last+1 {
+		t.Errorf("%d to %d are kept after a day", first, last)
+	}
+	w.kill()
+	if restarts < 10 {
+		t.Error("too few restarts for a proof")
+	}
+}
+
+// A crash forgets a few minutes of age at most: what is to go goes, only later.
+func TestACrashForgetsLittleOfTheAge(t *testing.T) {
+	w := newWorld(t)
+	w.kill()
+	w.change = func(o *Options) { o.Keep = map[uint8]message.Keep{2: {Age: time.Hour}} }
+	w.open()
+	w.now = time.Minute
+	w.say("c", []byte("x"))
+	w.checkpoint()
+	for range 3 { // killed each half an hour, five minutes after the last note
+		w.retained(25 * time.Minute)
+		if err := w.store.note(w.store.began.Add(w.now)); err != nil {
+			t.Fatal(err)
+		}
+		w.retained(30 * time.Minute)
+		w.kill()
+		w.open()
+	}
+	if _, first, _ := w.store.Find(2, []byte("c")); first != 2 {
+		t.Errorf("after three times 25 minutes the message that is to be kept an hour is there (first %d)", first)
+	}
+	w.kill()
 }
 
 // A channel's own rule is instead of that of its type, also after a restart.
@@ -293,7 +392,7 @@ func TestNewRules(t *testing.T) {
 func TestRulesHoldWhileCheckpointsFail(t *testing.T) {
 	for name, c := range map[string]struct{ before, now Rules }{
 		"count":                     {now: Rules{Keep: map[uint8]message.Keep{2: {Count: 20}}}},
-		"age":                       {now: Rules{Keep: map[uint8]message.Keep{2: {Age: time.Hour}}}},
+		"age":                       {now: Rules{Keep: map[uint8]message.Keep{2: {Age: time.Millisecond}}}},
 		"budget":                    {now: Rules{Budget: 100_000}},
 		"count, from the beginning": {before: Rules{Keep: map[uint8]message.Keep{2: {Count: 20}}}},
 	} {

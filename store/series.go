@@ -37,8 +37,8 @@ type series struct {
 
 // blockRef is one block of a series, 32 bytes.
 type blockRef struct {
-	first  uint64
-	newest int64 // timestamp of its newest message, unix milliseconds
+	first uint64
+	lived int64 // ms that the store had lived when it was stored
 	place
 	count uint32
 }

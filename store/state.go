@@ -27,6 +27,10 @@ const keyCheckpoint = "checkpoint"
 // channels and members that are gone.
 const keyIncomplete = "incomplete"
 
+// keyLived holds a version byte, 4, and in 8 bytes how long the store has lived, ms,
+// see Store.life.
+const keyLived = "lived"
+
 // keyHooks holds a version byte, 2, and 1 when the application is told of
 // messages, else 0.
 const keyHooks = "hooks"
@@ -34,7 +38,7 @@ const keyHooks = "hooks"
 // stateVersion is that of the newest values in the metadata. All kinds count
 // together: what one version changed is said there, what it did not is written
 // as before.
-const stateVersion = 3
+const stateVersion = 4
 
 // errFormat is wrapped when a value is not what this program writes.
 var errFormat = errors.New("bad value")
@@ -369,11 +373,14 @@ func (d *decoder) byte() byte {
 //	+---------+------+--------+-------+------------+----------------+
 //	 40: each block, 36 bytes
 //	+---------+-------+--------+-------+------+--------+--------+
-//	| channel | count | newest | first | file | offset | stored |
-//	| u32     | u32   | i64    | u64   | u32  | u32    | u32    |
+//	| channel | count | lived  | first | file | offset | stored |
+//	| u32     | u32   | u64    | u64   | u32  | u32    | u32    |
 //	+---------+-------+--------+-------+------+--------+--------+
 //
-// number, index, generation and max message id are as in the checkpoint.
+// number, index, generation and max message id are as in the checkpoint. lived is how
+// long the store had lived, ms, when the block was stored. Version 1 had the stamp of
+// its newest message there, which says nothing once the clock was set: such a block
+// counts as stored when the store was born.
 const (
 	pageHeader = 40
 	pageEntry  = 36
@@ -381,7 +388,7 @@ const (
 
 func appendPage(dst []byte, c *checkpoint) []byte {
 	le := binary.LittleEndian
-	dst = append(dst, 1, 0, 0, 0, 0, 0, 0, 0)
+	dst = append(dst, 4, 0, 0, 0, 0, 0, 0, 0)
 	dst = le.AppendUint64(dst, c.number)
 	dst = le.AppendUint64(dst, c.index)
 	dst = le.AppendUint64(dst, c.generation)
@@ -392,7 +399,7 @@ func appendPageEntry(dst []byte, channel uint32, r *blockRef) []byte {
 	le := binary.LittleEndian
 	dst = le.AppendUint32(dst, channel)
 	dst = le.AppendUint32(dst, r.count)
-	dst = le.AppendUint64(dst, uint64(r.newest))
+	dst = le.AppendUint64(dst, uint64(r.lived))
 	dst = le.AppendUint64(dst, r.first)
 	dst = le.AppendUint32(dst, r.file)
 	dst = le.AppendUint32(dst, r.offset)
@@ -413,8 +420,11 @@ func decodePage(src []byte) (c checkpoint, blocks iter.Seq2[uint32, blockRef], e
 	return c, func(yield func(uint32, blockRef) bool) {
 		for p := src[pageHeader:]; len(p) > 0; p = p[pageEntry:] {
 			r := blockRef{
-				count: le.Uint32(p[4:]), newest: int64(le.Uint64(p[8:])), first: le.Uint64(p[16:]),
+				count: le.Uint32(p[4:]), lived: int64(le.Uint64(p[8:])), first: le.Uint64(p[16:]),
 				place: place{file: le.Uint32(p[24:]), offset: le.Uint32(p[28:]), stored: le.Uint32(p[32:])},
+			}
+			if src[0] < 4 {
+				r.lived = 0
 			}
 			if !yield(le.Uint32(p), r) {
 				return

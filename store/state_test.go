@@ -63,9 +63,9 @@ func TestStateBytes(t *testing.T) {
 		}
 	}
 
-	ref := blockRef{first: 1, newest: 2, count: 3, place: place{file: 4, offset: 5, stored: 6}}
+	ref := blockRef{first: 1, lived: 2, count: 3, place: place{file: 4, offset: 5, stored: 6}}
 	page := appendPageEntry(appendPage(nil, &cp), 7, &ref)
-	if got, want := hex.EncodeToString(page), "0100000000000000"+"0100000000000000"+"0200000000000000"+"0300000000000000"+"0700000000000000"+
+	if got, want := hex.EncodeToString(page), "0400000000000000"+"0100000000000000"+"0200000000000000"+"0300000000000000"+"0700000000000000"+
 		"07000000"+"03000000"+"0200000000000000"+"0100000000000000"+"04000000"+"05000000"+"06000000"; got != want {
 		t.Errorf("a page is\n%s, want\n%s", got, want)
 	}
@@ -76,6 +76,15 @@ func TestStateBytes(t *testing.T) {
 	for number, r := range blocks {
 		if number != 7 || r != ref {
 			t.Errorf("decoded: %+v of channel %d", r, number)
+		}
+	}
+	page[0] = 1 // then it was a stamp, of which nothing follows
+	if _, blocks, err = decodePage(page); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range blocks {
+		if r.lived != 0 {
+			t.Errorf("a block of version 1 was stored after %d ms", r.lived)
 		}
 	}
 

@@ -92,6 +92,8 @@ type Store struct {
 	rules atomic.Pointer[Rules] // as set since; nil: those of o. What it points to does not change
 	stats Stats
 
+	began time.Time // when it was opened
+
 	mu     sync.RWMutex // guards what follows; never held while a file is used
 	series map[*message.Channel]*series
 	names  map[string]*series // by type and id, see appendChannelKey
@@ -128,6 +130,9 @@ type Store struct {
 	page       []byte
 	refs       []blockRef
 	rested     time.Time
+	lived      int64 // ms that the store had lived when it was opened
+	noted      int64 // ms that it had lived when the metadata were told last
+	aging      bool  // a rule of age was met at the last look
 	// dropping is set when channels were deleted since block files were looked
 	// at for such with nothing in them.
 	dropping bool

@@ -103,6 +103,8 @@ type world struct {
 	answers  []message.Answer
 	keeps    map[string]*message.Keep // rules of single channels
 	blockCap int64
+	now      time.Duration // since the store was opened, as checkpoints see it; 0: the clock
+	wall     func() int64  // unix ms, the stamp of the next message; nil: its number
 	change   func(*Options)
 	report   Report
 	restored message.Restored
@@ -188,6 +190,9 @@ func (w *world) say(channel string, payload []byte) {
 	l := w.log
 	r := message.Record{Kind: message.KindMessage, ChannelType: 2, ChannelID: []byte(channel), FromUID: []byte("alice"),
 		MessageID: int64(len(l.groups) + 1), Timestamp: int64(len(l.groups)), Payload: payload}
+	if w.wall != nil {
+		r.Timestamp = w.wall()
+	}
 	at := message.Location{Generation: l.generation, Offset: int64(len(l.bytes[l.generation])), Size: uint32(r.Size()), Sum: message.Checksum(message.AppendRecord(nil, &r))}
 	l.mu.Lock()
 	l.bytes[l.generation] = message.AppendRecord(l.bytes[l.generation], &r)
@@ -243,6 +248,9 @@ func (w *world) snapshot() bool {
 func (w *world) write() {
 	w.t.Helper()
 	f := <-w.store.work
+	if w.now > 0 {
+		f.at = w.store.began.Add(w.now)
+	}
 	if err := w.store.write(f); err != nil {
 		w.t.Fatal(err)
 	}
