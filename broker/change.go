@@ -126,7 +126,7 @@ func (b *Broker) remove(ch *channel) {
 		b.deleted[string(b.channelKey(ch.Type, []byte(ch.ID)))] = struct{}{}
 	}
 	ch.gone = true
-	b.access.room.gone(b.access.roomKey(ch.Type, []byte(ch.ID)), classOf(ch.Type, []byte(ch.ID)))
+	b.access.room.gone(b.access.roomKey(ch.Type, []byte(ch.ID)), classOf(ch.Type, []byte(ch.ID)), cost([]byte(ch.ID)))
 	b.store.Drop(ch.Channel)
 	b.access.setRules(ch.Type, ch.ID, nil)
 	b.stats.Channels.Store(int64(len(b.channels)))

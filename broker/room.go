@@ -25,7 +25,7 @@ type room struct {
 
 	mu      sync.Mutex
 	claims  map[uint64]*claim
-	counts  [3]int // channels and claims on new ones
+	counts  [3]int // channels and claims on new ones, as cost counts them
 	spent   map[uint64]spending
 	refused atomic.Int64
 }
@@ -34,6 +34,7 @@ type room struct {
 type claim struct {
 	records int
 	class   class
+	cost    int
 	made    bool // the channel is there, and counted as such
 }
 
@@ -55,6 +56,13 @@ func classOf(typ uint8, id []byte) class {
 	}
 	return ofApplication
 }
+
+// costBytes of a channel's id count as one more channel: names stand in core, store
+// and metadata. A pair of users with 128 bytes each takes 2.1 times what one with
+// short names takes, measured on 2026-12-01.
+const costBytes = 96
+
+func cost(id []byte) int { return 1 + len(id)/costBytes }
 
 // devicesShare is the part of all channels that messages of devices may make, in
 // quarters.
@@ -79,26 +87,26 @@ func newRoom(limit, perUser int) *room {
 func (r *room) full() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.fits(ofDevices)
+	return !r.fits(ofDevices, 1)
 }
 
 // fits reports whether there may be one more channel of a class. With r.mu held.
-func (r *room) fits(c class) bool {
+func (r *room) fits(c class, cost int) bool {
 	switch all := r.counts[ofDevices] + r.counts[ofApplication]; {
 	case r.limit == 0:
 		return true
 	case c == ofPersons:
-		return r.counts[ofPersons] < r.limit
-	case c == ofDevices && r.counts[ofDevices] >= max(r.limit*devicesShare/4, 1):
+		return r.counts[ofPersons]+cost <= r.limit
+	case c == ofDevices && r.counts[ofDevices]+cost > max(r.limit*devicesShare/4, 1):
 		return false
 	default:
-		return all < r.limit
+		return all+cost <= r.limit
 	}
 }
 
 // claim admits one record of a channel that was not known when the caller looked.
 // user is 0 if no device makes it.
-func (r *room) claim(key uint64, c class, user uint64, now time.Time) (claimed, ok bool) {
+func (r *room) claim(key uint64, c class, cost int, user uint64, now time.Time) (claimed, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.claims[key] == nil {
@@ -109,12 +117,12 @@ func (r *room) claim(key uint64, c class, user uint64, now time.Time) (claimed, 
 		if c == ofDevices && user == 0 {
 			c = ofApplication // may use all the room there is
 		}
-		if !r.fits(c) || user != 0 && !r.spend(user, now) {
+		if !r.fits(c, cost) || user != 0 && !r.spend(user, now) {
 			r.refused.Add(1)
 			return false, false
 		}
-		r.counts[count]++
-		r.claims[key] = &claim{class: count}
+		r.counts[count] += cost
+		r.claims[key] = &claim{class: count, cost: cost}
 	}
 	r.claims[key].records++
 	return true, true
@@ -153,12 +161,12 @@ func (r *room) release(key uint64) {
 	}
 	delete(r.claims, key)
 	if !c.made {
-		r.counts[c.class]--
+		r.counts[c.class] -= c.cost
 	}
 }
 
 // made notes a channel that is new. Apply only.
-func (r *room) made(key uint64, c class) {
+func (r *room) made(key uint64, c class, cost int) {
 	r.known.Store(r.known.Load().with(key))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,15 +174,15 @@ func (r *room) made(key uint64, c class) {
 		claimed.made = true
 		return
 	}
-	r.counts[c]++
+	r.counts[c] += cost
 }
 
 // gone notes that a channel was deleted. Apply only.
-func (r *room) gone(key uint64, c class) {
+func (r *room) gone(key uint64, c class, cost int) {
 	r.known.Load().drop(key)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.counts[c]--
+	r.counts[c] -= cost
 }
 
 // table is a set of hashes that one goroutine changes and all may read. Hashes stand
@@ -273,7 +281,7 @@ func (a *Access) Claim(r *message.Record, server bool, now time.Time) (claimed, 
 	if !server && !(a.systems.Load() > 0 && a.Account(r.FromUID).IsSystem()) {
 		user = max(maphash.Bytes(a.seed, r.FromUID), 1)
 	}
-	return a.room.claim(key, classOf(r.ChannelType, r.ChannelID), user, now)
+	return a.room.claim(key, classOf(r.ChannelType, r.ChannelID), cost(r.ChannelID), user, now)
 }
 
 // Release gives the claim of a record back.

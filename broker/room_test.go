@@ -207,3 +207,27 @@ func TestTableIsASet(t *testing.T) {
 		t.Errorf("%d places for %d hashes", n, len(want))
 	}
 }
+
+// Names take memory too: a channel with a long id counts as several.
+func TestLongNamesTakeMoreRoom(t *testing.T) {
+	for _, c := range []struct{ bytes, channels int }{{95, 75}, {96, 37}, {257, 25}, {1000, 6}} {
+		b := newBox(t, Options{DedupWindow: 10, MaxChannels: 100})
+		made := 0
+		for i := range 100 {
+			id := fmt.Sprintf("a@%0*d", c.bytes-2, i)
+			if batch, ok := b.claim(say("a", id, ""), false); ok {
+				b.applyAll(batch)
+				made++
+			}
+		}
+		if made != c.channels {
+			t.Errorf("%d channels with ids of %d bytes, want %d", made, c.bytes, c.channels)
+		}
+		for _, ch := range b.channels {
+			b.remove(ch)
+		}
+		if n := b.access.room.counts; n != [3]int{} {
+			t.Errorf("ids of %d bytes: %v is left of deleted channels", c.bytes, n)
+		}
+	}
+}

@@ -259,7 +259,8 @@ func (b *Broker) mirror(ch *channel) {
 // joinNamed makes those whom the id of a channel names its members: the two of a
 // pair, or a visitor.
 func (b *Broker) joinNamed(ch *channel) {
-	x, y, pair := strings.Cut(string(message.ShownID([]byte(ch.ID))), "@")
+	shown := ch.ID[:len(message.ShownID([]byte(ch.ID)))] // a part: a copy for each user takes as much as the channel
+	x, y, pair := strings.Cut(shown, "@")
 	b.join(ch, b.user(x))
 	if pair {
 		b.join(ch, b.user(y)) // x == y: a user's notes to themselves
@@ -273,7 +274,7 @@ func isPerson(typ uint8, id []byte) bool {
 }
 
 func (b *Broker) newChannel(typ uint8, id []byte, born int64) *channel {
-	ch := &channel{Channel: &message.Channel{ID: string(id), Type: typ, Born: born}}
+	ch := &channel{Channel: message.NewChannel(typ, id, born)}
 	b.add(ch)
 	return ch
 }
@@ -281,9 +282,9 @@ func (b *Broker) newChannel(typ uint8, id []byte, born int64) *channel {
 // add takes in a channel. What is in the log is carried out however many there
 // are; admission keeps further ones from getting there.
 func (b *Broker) add(ch *channel) {
-	b.channels[string(b.channelKey(ch.Type, []byte(ch.ID)))] = ch
+	b.channels[ch.Key()] = ch
 	b.stats.Channels.Store(int64(len(b.channels)))
-	b.access.room.made(b.access.roomKey(ch.Type, []byte(ch.ID)), classOf(ch.Type, []byte(ch.ID)))
+	b.access.room.made(b.access.roomKey(ch.Type, []byte(ch.ID)), classOf(ch.Type, []byte(ch.ID)), cost([]byte(ch.ID)))
 }
 
 // limit says, at the end of a round, that messages may make no more channels, and

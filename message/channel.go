@@ -15,6 +15,23 @@ type Channel struct {
 	// Born is the id of the record that made the channel: it tells it from one of
 	// the same name that was deleted before. 0: not known, after damage.
 	Born int64
+
+	key string // what Key returns; "": ID is a string of its own
+}
+
+// NewChannel returns a channel. Its ID is a part of its Key, so that tables by either
+// share the bytes.
+func NewChannel(typ uint8, id []byte, born int64) *Channel {
+	key := string(append([]byte{typ}, id...))
+	return &Channel{ID: key[1:], Type: typ, Born: born, key: key}
+}
+
+// Key returns the type in one byte and the ID.
+func (c *Channel) Key() string {
+	if c.key != "" {
+		return c.key
+	}
+	return string([]byte{c.Type}) + c.ID
 }
 
 // Channel types. Those without a remark are groups to the broker: members send

@@ -204,7 +204,7 @@ func (s *Store) loadChannels(restored *message.Restored) (map[uint32]*series, er
 		c := &series{channel: st.Channel, number: number, first: 1, last: st.Last, keep: st.Keep}
 		numbers[number] = c
 		s.series[st.Channel] = c
-		s.names[string(key)] = c
+		s.names[st.Channel.Key()] = c
 		s.next = max(s.next, number+1)
 		return nil
 	})

@@ -261,7 +261,7 @@ func decodeState(key, src []byte) (st message.ChannelState, number uint32, err e
 	}
 	d := decoder{rest: src[5:]}
 	number = binary.LittleEndian.Uint32(src[1:])
-	st.Channel = &message.Channel{ID: string(key[1:]), Type: key[0]}
+	st.Channel = message.NewChannel(key[0], key[1:], 0)
 	st.Last = d.uvarint()
 	n := d.count(3) // a member is not shorter
 	st.Members = make([]message.Member, 0, n)

@@ -24,7 +24,7 @@ func TestStateBytes(t *testing.T) {
 		t.Errorf("decoded: %+v (%v), want %+v", again, err, cp)
 	}
 
-	st := message.ChannelState{Channel: &message.Channel{ID: "team", Type: 2, Born: 150}, Last: 300, Expires: 299, Members: []message.Member{
+	st := message.ChannelState{Channel: message.NewChannel(2, []byte("team"), 150), Last: 300, Expires: 299, Members: []message.Member{
 		{UID: "bob", Joined: 5, Talk: &message.Conversation{Read: 7, Deleted: 6, Changed: 9}, Read: []message.ReadPosition{{Device: 1, Tag: 300, Seq: 200}}},
 		{UID: "eve", Guest: true}}, Newest: 12, Info: message.InfoBan, Told: 300, Deny: []string{"mallory"}, Allow: []string{"x", "y"}, Keep: &message.Keep{Age: 2 * time.Millisecond, Count: 3, Bytes: 4}}
 	value := appendState(nil, &st, 0x0a0b0c0d)

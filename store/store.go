@@ -220,7 +220,7 @@ func (s *Store) channel(ch *message.Channel) *series {
 		c = &series{channel: ch, number: s.next, first: 1, logged: 1, base: 1}
 		s.next++
 		s.series[ch] = c
-		s.names[string(appendChannelKey(nil, ch))] = c
+		s.names[ch.Key()] = c
 	}
 	return c
 }
