@@ -58,6 +58,7 @@ func run(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	for _, w := range cfg.Hardware.Warnings {
 		logger.Warn(w)
 	}
+	warnOfSecrets(cfg, logger)
 	debug.SetMemoryLimit(heapLimit(cfg))
 	manager, err := systemd.New(os.Getenv, os.Getpid())
 	if err != nil {

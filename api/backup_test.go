@@ -53,7 +53,7 @@ func ends(t *testing.T, outcomes <-chan error) error {
 // begin asks for a backup and reads nothing beyond the header.
 func begin(t *testing.T, addr string) *http.Response {
 	t.Helper()
-	res, err := http.Get("http://" + addr + "/backup")
+	res, err := http.Post("http://"+addr+"/backup", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

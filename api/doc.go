@@ -4,7 +4,7 @@
 //
 //	GET  /health      200 {"status":"ok"}, with "damage" if the start found any, or 503 and why
 //	GET  /metrics     Prometheus text; /varz the same numbers as JSON
-//	GET  /backup      everything, as a tar archive; see package backup
+//	POST /backup      everything, as a tar archive; see package backup
 //	GET  /history     messages of a channel, see below
 //	     /channel...  channels, their members, lists and what is set of them: actions
 //	     /user...     tokens, who is online, who may send everywhere

@@ -26,7 +26,7 @@ func (s *stuck) Propose(b *message.Batch) error {
 // changing says of every route whether a request to it changes something: then it
 // must be answered with an error, or not at all, while nobody knows the outcome.
 var changing = map[string]bool{
-	"GET /health": false, "GET /metrics": false, "GET /varz": false, "GET /backup": false, "GET /openapi.json": false,
+	"GET /health": false, "GET /metrics": false, "GET /varz": false, "POST /backup": false, "GET /openapi.json": false,
 	"GET /channel/info": false, "GET /channel/subscribers": false, "GET /channel/blacklist": false, "GET /channel/whitelist": false,
 	"GET /user/systemuids": false, "POST /user/onlinestatus": false, "GET /connz": false, "GET /route": false, "POST /route/batch": false,
 	"POST /conversation/sync": false, "POST /conversation/syncMessages": false, "POST /message/eventsync": false, "POST /messages": false,

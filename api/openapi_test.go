@@ -130,7 +130,7 @@ func TestEveryPathIsDescribed(t *testing.T) {
 	for path, methods := range described(t).Paths {
 		for method, o := range methods {
 			want = append(want, strings.ToUpper(method)+" "+path)
-			if has := o.RequestBody != nil; has != (method == "post") {
+			if has := o.RequestBody != nil; has != (method == "post" && path != "/backup") {
 				t.Errorf("%s %s has a body: %t", method, path, has)
 			}
 		}
@@ -226,7 +226,7 @@ func TestEveryFieldIsDescribed(t *testing.T) {
 	}
 	for path, methods := range d.Paths {
 		o := methods["post"]
-		if o == nil {
+		if o == nil || o.RequestBody == nil {
 			continue
 		}
 		var into reflect.Type

@@ -179,7 +179,7 @@ func (s *Server) routes() []endpoint {
 		{"GET", "/health", s.health},
 		{"GET", "/metrics", s.metrics},
 		{"GET", "/varz", s.varz},
-		{"GET", "/backup", s.backup},
+		{"POST", "/backup", s.backup},
 		{"GET", "/openapi.json", s.describe},
 
 		{"GET", "/channel/info", s.info},

@@ -289,12 +289,19 @@ func TestOtherSitesAreTurnedAway(t *testing.T) {
 		{"127.0.0.1:5001", "https://example.org", "", false},
 		{"127.0.0.1:5001", "http://127.0.0.1:80", "", false},
 		{"127.0.0.1:5001", "null", "", false},
+		{"192.0.2.7:5001", "", "", false}, // an address that is not this machine's
+		{"192.0.2.8:5001", "", "", true},  // the one that it was reached by
+		{"192.0.2.8:5001", "http://192.0.2.8:5001", "", true},
+		{"LOCALHOST:5001", "", "", true},
+		{"localhost.example.org", "", "", false},
+		{"", "", "", false},
 		{"rebound.example.org:5001", "", "", false},
 		{"rebound.example.org:5001", "http://rebound.example.org:5001", "", false},
 		{"box.example.org", "https://example.org", "a token of the application", true},
 	} {
 		r := newRequest("POST", "/channel", strings.NewReader("{}"))
 		r.Host = c.host
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 8), Port: 5001}))
 		if c.origin != "" {
 			r.Header.Set("Origin", c.origin)
 		}
@@ -311,5 +318,41 @@ func TestOtherSitesAreTurnedAway(t *testing.T) {
 		if reached != c.ok {
 			t.Errorf("Host %q, Origin %q, token %q: reached is %t", c.host, c.origin, c.token, reached)
 		}
+	}
+}
+
+// A body in chunks ends its connection with the answer: what a proxy in front takes
+// for the body, by a Content-Length beside it, is never read as another request.
+func TestChunksEndTheConnection(t *testing.T) {
+	x := newBox(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- x.Serve(ln) }()
+	t.Cleanup(func() {
+		x.Server.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	body := group("h", "alice")
+	hidden := "GET /varz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	whole := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n%s", len(body), body, hidden)
+	if _, err := fmt.Fprintf(conn, "POST /channel HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n%s", len(whole), whole); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(conn)
+	if n := strings.Count(string(text), "HTTP/1.1 "); n != 1 {
+		t.Errorf("%d answers (%v): %.500s; want one, and the end of the connection", n, err, text)
 	}
 }

@@ -21,6 +21,12 @@ func (s *Server) settled(next http.Handler) http.Handler {
 		} else {
 			r.Body = &body{ReadCloser: r.Body, control: control, timeout: s.body}
 		}
+		if len(r.TransferEncoding) > 0 {
+			// A Content-Length beside it is ignored and no longer seen here: who
+			// believed it, such as a proxy, has another idea of where the next
+			// request begins (RFC 9112, 6.1).
+			w.Header().Set("Connection", "close")
+		}
 		o := &outcome{ResponseWriter: w, r: r}
 		if err := r.Context().Err(); err != nil {
 			fail(o, http.StatusServiceUnavailable, errors.New("the connection of the request has ended"))

@@ -49,7 +49,7 @@ func guard(token func() *[sha256.Size]byte, wrong *atomic.Int64, next http.Handl
 		want := token()
 		switch {
 		case want == nil && !local(r):
-			fail(w, http.StatusUnauthorized, errors.New("without a token (api.token_file) requests come from this machine and name it: localhost or an address as Host, no other site as Origin"))
+			fail(w, http.StatusUnauthorized, errors.New("without a token (api.token_file) requests come from this machine and name it: localhost or its address as Host, no other site as Origin"))
 			return
 		case want == nil || subtle.ConstantTimeCompare(got[:], want[:]) == 1:
 			if g, ok := r.Context().Value(guestKey{}).(*guest); ok {
@@ -66,13 +66,19 @@ func guard(token func() *[sha256.Size]byte, wrong *atomic.Int64, next http.Handl
 
 // local says whether a request without a token may come from a program on this
 // machine: a page in a browser names its own site, or a name that it has made lead
-// here.
+// here. As Host there is localhost, a loopback address, or the address that the
+// connection came to.
 func local(r *http.Request) bool {
 	name := func(host string) bool {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")) != nil
+		if strings.EqualFold(host, "localhost") {
+			return true
+		}
+		ip := net.ParseIP(strings.Trim(host, "[]"))
+		own, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		return ip != nil && (ip.IsLoopback() || own != nil && own.IP.Equal(ip))
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" {

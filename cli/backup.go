@@ -27,7 +27,7 @@ func takeBackup(ctx context.Context, env Env, args []string) error {
 		return fmt.Errorf("cannot write the backup: %w", err)
 	}
 	defer out.drop()
-	req, err := request(ctx, "GET", *addr, "/backup", nil)
+	req, err := request(ctx, "POST", *addr, "/backup", nil)
 	if err != nil {
 		return err
 	}

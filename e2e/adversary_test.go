@@ -493,7 +493,7 @@ func attacks() []attackKind {
 				return
 			}
 			for a.running() {
-				a.request("GET", "/backup", "", 16)
+				a.request("POST", "/backup", "", 16)
 			}
 		}},
 	}

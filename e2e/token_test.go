@@ -23,7 +23,7 @@ func TestHTTPToken(t *testing.T) {
 		body         any
 		code         int
 	}{
-		{"GET", "/health", nil, 200}, {"GET", "/varz", nil, 401}, {"GET", "/metrics", nil, 401}, {"GET", "/backup", nil, 401},
+		{"GET", "/health", nil, 200}, {"GET", "/varz", nil, 401}, {"GET", "/metrics", nil, 401}, {"POST", "/backup", nil, 401},
 		{"GET", "/history?uid=a&to=b", nil, 401}, {"POST", "/channel", map[string]any{"channel_id": "g", "channel_type": 2}, 401},
 		{"POST", "/message/send", map[string]any{}, 401}, {"GET", "/nothing", nil, 401},
 	} {
