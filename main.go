@@ -483,13 +483,14 @@ func (b *box) damage() (lines []string) {
 	return lines[:min(len(lines), 100)]
 }
 
-// health says what is wrong with log or store, if anything is.
+// health says what is wrong with log or store, if anything is. It looks at the disk by
+// itself: a box without traffic may have been full, or without files, for hours.
 func (b *box) health() error {
 	if state := b.committer.Stats().State; state != "ok" {
 		return errors.New(state)
 	}
-	if b.store.Stats().Behind.Load() {
-		return errors.New("the last checkpoint failed and is tried again; the log is kept and grows meanwhile")
+	if err := b.log.Room(); err != nil {
+		return err
 	}
 	if err := b.log.Stuck(); err != nil {
 		return fmt.Errorf("the log grows in one file: %w", err)
@@ -500,7 +501,7 @@ func (b *box) health() error {
 	if err := b.reader.Trouble(); err != nil {
 		return fmt.Errorf("messages cannot be read now and are delivered later: %w", err)
 	}
-	return nil
+	return b.store.Health(time.Now())
 }
 
 // run runs the parts until ctx is cancelled or one of them fails.

@@ -100,6 +100,8 @@ func (s *Store) persist(f *frozen) bool {
 			s.finish(f)
 			return true
 		}
+		why := err.Error()
+		s.health.failure.Store(&why)
 		s.stats.Failures.Add(1)
 		s.stats.Behind.Store(true)
 		s.wake()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"time"
 
 	"gatepost/diskio"
 	"gatepost/message"
@@ -79,6 +80,9 @@ func (p *pager) step() bool {
 		case errors.Is(err, fs.ErrClosed) && p.replaced(), errors.Is(err, errMoved):
 			// A checkpoint or the retention has moved it since the look.
 		case class == diskio.Passing:
+			if !errors.Is(err, fs.ErrClosed) {
+				p.s.health.unread.Store(&unreadable{time.Now(), err})
+			}
 			p.failed = fmt.Errorf("cannot read message %d of channel %q: %w", p.page.Next, p.ch.ID, err)
 			return false
 		case tries >= 2: // a block file that is nowhere, and the look goes on finding it there

@@ -26,7 +26,7 @@ func (s *Store) life(now time.Time) int64 {
 }
 
 func appendLived(lived int64) []byte {
-	return binary.LittleEndian.AppendUint64([]byte{stateVersion}, uint64(lived))
+	return binary.LittleEndian.AppendUint64([]byte{4}, uint64(lived))
 }
 
 // note tells the metadata how long the store has lived, if that is of use.

@@ -88,9 +88,10 @@ type Stats struct {
 // Store is the open store. Put, Drop and Checkpoint belong to apply, Run to the
 // checkpoint's goroutine; Read and Stats are anybody's.
 type Store struct {
-	o     Options
-	rules atomic.Pointer[Rules] // as set since; nil: those of o. What it points to does not change
-	stats Stats
+	o      Options
+	health health
+	rules  atomic.Pointer[Rules] // as set since; nil: those of o. What it points to does not change
+	stats  Stats
 
 	began time.Time // when it was opened
 

@@ -467,12 +467,23 @@ func (l *Log) append(frame []byte, records int) (index uint64, body int64, err e
 	return h.index, body, nil
 }
 
-// ready sees to it that there is space for size bytes and a generation to write
-// them to. The error is as that of append.
-func (l *Log) ready(size int64) error {
+// Room says that the disk is too full for another group, nil: it is not, or nobody can
+// tell. Any goroutine may call it until Close.
+func (l *Log) Room() error { return l.room(1) }
+
+func (l *Log) room(size int64) error {
 	if free, ok := l.free(l.lock); ok && free < l.headroom+size {
 		return fmt.Errorf("%w: %d bytes are free at %s, %d are needed and a headroom of %d shall stay; delete something",
 			ErrDiskFull, free, l.dir, size, l.headroom)
+	}
+	return nil
+}
+
+// ready sees to it that there is space for size bytes and a generation to write
+// them to. The error is as that of append.
+func (l *Log) ready(size int64) error {
+	if err := l.room(size); err != nil {
+		return err
 	}
 	if l.behind != nil {
 		if err := l.behind(); err != nil {
