@@ -187,6 +187,9 @@ func repair(_ context.Context, env Env, args []string) error {
 	if err != nil {
 		return unread(err)
 	}
+	for _, n := range report.Notes {
+		fmt.Fprintf(env.Stdout, "note: %s\n", n)
+	}
 	for _, t := range report.Trouble {
 		fmt.Fprintf(env.Stdout, "repaired: %s\n", t)
 	}

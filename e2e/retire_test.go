@@ -133,8 +133,8 @@ func TestDamagedCheckpoint(t *testing.T) {
 		h := damagedCheckpoint(t, b, crash)
 		h.clean(t, "with the newest checkpoint damaged")
 		t.Logf("%v", h)
-		if said := b.log.String(); !strings.Contains(said, "store damaged") {
-			t.Error("the broker does not say that its metadata was damaged")
+		if said := b.log.String(); !strings.Contains(said, "store ends unfinished") {
+			t.Error("the broker does not say that its metadata ends unfinished")
 		}
 	})
 }

@@ -211,7 +211,7 @@ var phases = []phase{
 	{name: "checkpoint", step: 250},
 	{name: "compaction", compact: true},
 	{name: "retention", keep: 30, step: 250},
-	{name: "start behind a torn transaction", opening: true, says: true, make: func(w *world) {
+	{name: "start behind a torn transaction", opening: true, make: func(w *world) {
 		w.edit("meta/*/0.dat", func(p []byte) []byte {
 			end := len(strings.TrimRight(string(p), "\x00"))
 			for i := range 9000 {

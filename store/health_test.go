@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -78,4 +79,44 @@ func TestHealthLooksByItself(t *testing.T) {
 	expect("while a checkpoint cannot read the log", syscall.EIO.Error())
 	end()
 	w.open()
+}
+
+// The newest transaction of the metadata, cut or with a wrong checksum, is judged alike by
+// a check and by a start: an unfinished end, of which nothing is lost. With another one
+// behind it, it is damage for both.
+func TestCheckAndStartJudgeTheMetadataAlike(t *testing.T) {
+	w := filled(t)
+	path := func(dir string) string { return glob(t, dir, "meta/*/0.dat")[0] }
+	text, err := os.ReadFile(path(w.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := metaScan{file: bytes.NewReader(text), size: int64(len(text)), buckets: 7}
+	s.run(0)
+	newest, before := s.whole[len(s.whole)-1], s.whole[len(s.whole)-2]
+	start, end := newest[0].at, newest[len(newest)-1].end()
+	for name, c := range map[string]struct {
+		harm   func(p []byte)
+		damage bool
+	}{
+		"the newest is cut":          {func(p []byte) { clear(p[(start+end)/2:]) }, false},
+		"a bit of the newest":        {func(p []byte) { p[(start+end)/2] ^= 1 }, false},
+		"noise behind the newest":    {func(p []byte) { copy(p[end:], "noise") }, false},
+		"a bit of the one before it": {func(p []byte) { p[(before[0].at+start)/2] ^= 1 }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := w.copied(t)
+			edit(t, path(dir.dir), func(p []byte) []byte { c.harm(p); return p })
+			audit, err := Check(dir.dir)
+			if err != nil || len(audit.Damage) > 0 != c.damage || !c.damage && len(audit.Notes) == 0 {
+				t.Errorf("check: damage %v, notes %q, %v", audit.Damage, audit.Notes, err)
+			}
+			dir.open()
+			defer dir.kill()
+			if len(dir.report.Trouble) > 0 != c.damage || !c.damage && len(dir.report.Notes) == 0 {
+				t.Errorf("start: trouble %q, notes %q", dir.report.Trouble, dir.report.Notes)
+			}
+			dir.check(random(t), 0)
+		})
+	}
 }

@@ -70,6 +70,7 @@ type metaReport struct {
 	lost    bool     // there was something, and none of it could be used
 	damaged bool     // transactions are missing
 	reasons []string // what is damaged, one line each
+	notes   []string // what a crash leaves, likewise: it costs nothing
 }
 
 // meta is the open metadata. It belongs to one goroutine.
@@ -197,9 +198,15 @@ func (m *meta) open() (report metaReport, err error) {
 		if err != nil {
 			return report, err
 		}
+		bad := len(found.reasons) > 0 || found.torn != ""
+		if found.torn != "" && found.transactions > 0 {
+			report.notes = append(report.notes, found.torn)
+		} else if found.torn != "" {
+			found.reasons = append(found.reasons, found.torn) // that is all there was
+		}
 		report.reasons = append(report.reasons, found.reasons...)
 		report.damaged = report.damaged || found.damaged
-		if found.transactions == 0 && (found.damaged || len(found.reasons) > 0 || number != current || wrong != "") && len(order) > 1 {
+		if found.transactions == 0 && (found.damaged || bad || number != current || wrong != "") && len(order) > 1 {
 			continue // nothing in it
 		}
 		highest := numbers[len(numbers)-1]
@@ -214,7 +221,7 @@ func (m *meta) open() (report metaReport, err error) {
 			}
 			return report, m.setAside(numbers)
 		}
-		if found.transactions == 0 && len(found.reasons) > 0 {
+		if found.transactions == 0 && bad {
 			break
 		}
 		if err := m.use(number, m.written); err != nil {

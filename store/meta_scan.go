@@ -69,6 +69,7 @@ type metaFound struct {
 	transactions int      // whole ones
 	damaged      bool     // some in the middle are missing
 	reasons      []string // one line each
+	torn         string   // what was cut off at the end; "": nothing
 	salvage      contents // not nil: whole transactions lie behind damage; all there is
 }
 
@@ -111,7 +112,7 @@ func (m *meta) scan(number uint64) (found metaFound, err error) {
 		found.salvage, err = s.contents(m.o.Buckets)
 		return found, err
 	}
-	found.reasons = append(found.reasons, fmt.Sprintf("metadata: %s: %d bytes behind the last whole transaction at offset %d are cut off, %d are in front", path, stop-end, end, whole))
+	found.torn = fmt.Sprintf("metadata: %s: %d bytes behind the last whole transaction at offset %d are cut off, %d are in front", path, stop-end, end, whole)
 	if err := m.keep(r, number, end, stop); whole > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		// A start needs no space. Most often this is a transaction that found
 		// the disk full.

@@ -20,6 +20,7 @@ type Report struct {
 	Blocks     int      //
 	Rebuilt    bool     // the metadata was lost and made again from the block files
 	Trouble    []string // what is damaged or gone, one line each
+	Notes      []string // what a crash left and was cut off, likewise: nothing is lost by it
 }
 
 // Open opens the store in o.Dir, new if there is none, and returns what the
@@ -48,6 +49,9 @@ func Open(o Options) (*Store, message.Restored, Report, error) {
 			s.blocks.close()
 		}
 		return nil, restored, report, err
+	}
+	for _, n := range report.Notes {
+		o.Logger.Warn("store ends unfinished", "what", n)
 	}
 	for _, t := range report.Trouble {
 		o.Logger.Warn("store damaged", "what", t)
@@ -86,7 +90,7 @@ func (s *Store) open() (restored message.Restored, report Report, err error) {
 	if s.meta, found, err = openMeta(s.metaOptions()); err != nil {
 		return restored, report, err
 	}
-	report.Trouble = append(report.Trouble, found.reasons...)
+	report.Trouble, report.Notes = append(report.Trouble, found.reasons...), found.notes
 	if s.blocks, err = openBlocks(s.blockOptions()); err != nil {
 		return restored, report, err
 	}
