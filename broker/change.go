@@ -182,6 +182,9 @@ func without(list, names []string) []string {
 // keep sets how much of a channel is kept.
 func (b *Broker) keep(r *message.Record) uint8 {
 	ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
+	if ch == nil && b.incomplete && !b.wasDeleted(r.ChannelType, r.ChannelID) {
+		ch = b.channel(r.ChannelType, r.ChannelID, 0)
+	}
 	if ch == nil {
 		return message.ReasonChannelNotExist
 	}

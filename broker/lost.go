@@ -30,13 +30,16 @@ func (b *Broker) follow(index uint64) {
 // one. A pair names its members.
 func (b *Broker) mayBeMember(ch *channel) bool { return b.incomplete && !message.Pair(ch.Type) }
 
+// wasDeleted reports whether a channel was deleted since the state is incomplete.
+func (b *Broker) wasDeleted(typ uint8, id []byte) bool {
+	_, gone := b.deleted[string(b.channelKey(typ, id))]
+	return gone
+}
+
 // recovered makes a channel that a message was sent to and that the state has lost,
 // without members; nil: it was not lost.
 func (b *Broker) recovered(typ uint8, id []byte) *channel {
-	if !b.incomplete || !message.KnownType(typ) || len(id) == 0 {
-		return nil
-	}
-	if _, gone := b.deleted[string(b.channelKey(typ, id))]; gone {
+	if !b.incomplete || !message.KnownType(typ) || len(id) == 0 || b.wasDeleted(typ, id) {
 		return nil
 	}
 	ch := b.newChannel(typ, id, 0)

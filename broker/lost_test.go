@@ -120,3 +120,23 @@ func TestWithoutMembersUntilTheNextCheckpoint(t *testing.T) {
 		t.Errorf("state: %v", got)
 	}
 }
+
+// A rule for a channel that damage took is there again, like its messages.
+func TestAReplayWithoutTheChannelKeepsItsRule(t *testing.T) {
+	rule := message.Record{Kind: message.KindKeep, ChannelType: message.ChannelGroup, ChannelID: []byte("g"), Payload: message.AppendKeep(nil, &message.Keep{Count: 5})}
+	pair := rule
+	pair.ChannelType, pair.ChannelID = message.ChannelPerson, []byte("alice@bob")
+	b := restarted(t, message.Restored{Incomplete: true}, 1, rule, pair)
+	for _, key := range []string{"\x02g", "\x01alice@bob"} {
+		if ch := b.channels[key]; ch == nil || ch.keep == nil || ch.keep.Count != 5 {
+			t.Errorf("the rule of %q is gone: %+v", key, ch)
+		}
+	}
+	if n := len(b.channels["\x01alice@bob"].members); n != 2 {
+		t.Errorf("a pair has %d members", n)
+	}
+	b = restarted(t, message.Restored{}, 1, rule, pair)
+	if n := len(b.channels); n != 0 {
+		t.Errorf("a rule that was refused made %d channels", n)
+	}
+}
