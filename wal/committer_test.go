@@ -784,6 +784,9 @@ func TestRollThatFailsBeforeItBeganGoesOnInTheOldGeneration(t *testing.T) {
 			b.propose(want[i])
 			same(t, b.commits(want[i]).Generation, uint64(1))
 		}
+		if why := l.Stuck(); !errors.Is(why, err) {
+			t.Errorf("the log says of a generation that cannot be begun: %v", why)
+		}
 		d.set(func() { d.begin = nil })
 		for i := range 10 {
 			want = append(want, fmt.Sprint("more ", i))
@@ -792,6 +795,9 @@ func TestRollThatFailsBeforeItBeganGoesOnInTheOldGeneration(t *testing.T) {
 		}
 		if l.at.generation == 1 {
 			t.Error("it never rolled again")
+		}
+		if why := l.Stuck(); why != nil {
+			t.Errorf("the log still says %v", why)
 		}
 		same(t, b.stop(nil), want)
 	}

@@ -219,6 +219,31 @@ func TestQuarantineKeepsWhatItHas(t *testing.T) {
 	same(t, string(contents(t, filepath.Join(taken+"-2", "reason"))), "newer\n")
 }
 
+// A damaged generation that cannot be moved to the quarantine keeps nothing else: the
+// healthy ones give their space back, and it is moved when it can be.
+func TestWhatCannotBeSetAsideKeepsNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := open(t, dir)
+	defer closeLog(t, l)
+	numbers, _ := generations(t, l, 3)
+	l.Quarantine(numbers[0], "damaged")
+	if err := os.WriteFile(filepath.Join(dir, quarantineName), nil, 0o600); err != nil { // in its way
+		t.Fatal(err)
+	}
+	if err := l.Retire(numbers[2]); err == nil {
+		t.Error("the quarantine cannot be made, and Retire says nothing")
+	}
+	if exists(generationDir(dir, numbers[1])) || !exists(generationDir(dir, numbers[0])) {
+		t.Error("want the healthy generation retired, and the damaged one kept")
+	}
+	if err := os.Remove(filepath.Join(dir, quarantineName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Retire(numbers[2]); err != nil || exists(generationDir(dir, numbers[0])) {
+		t.Errorf("it is not set aside when it can be: %v", err)
+	}
+}
+
 // Damage that a start finds is kept, too; a torn end, which every power cut leaves,
 // is none.
 func TestDamageFoundAtAStartGoesToTheQuarantine(t *testing.T) {
