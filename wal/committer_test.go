@@ -361,7 +361,7 @@ func manyBytes(mib int) *message.Batch {
 // long the first has waited for the second.
 func TestLingerNeverMakesAGroupThatIsLost(t *testing.T) {
 	d := &disk{}
-	b := newBox(t, d, CommitterOptions{GroupBytes: maxBody, Linger: 5 * time.Millisecond})
+	b := newBox(t, d, CommitterOptions{GroupBytes: maxBody, Linger: 5 * time.Millisecond}, func(o *Options) { o.NoSync = true })
 	d.held = make(chan struct{})
 	b.propose("first")
 	for b.c.inbox.Len() > 0 {
