@@ -236,7 +236,7 @@ func table() []key {
 		{name: "session.inflight_max", kind: integer, min: 1, max: 65536, at: func(c *Config) any { return &c.Session.InflightMax },
 			help: "Messages pushed to one connection and not yet acknowledged, at most."},
 		{name: "session.inflight_total", kind: integer, min: 256, max: 1 << 26, at: func(c *Config) any { return &c.Session.InflightTotal },
-			help: "The same for all connections together. When as many wait, a connection gets up to 8 until others acknowledge."},
+			help: "The same for all connections together. Channels that connections are behind in count too, up to a quarter of it, and read positions on their way to the log. When it is used up, a connection gets up to 8 pushes until others acknowledge."},
 		{name: "session.cursor_interval", kind: duration, builtin: "1s", min: second / 100, max: 600 * second, at: func(c *Config) any { return &c.Session.CursorInterval },
 			help: "How often the read position of a device is written to the log. Longer means fewer writes and more messages pushed twice after a power cut."},
 		{name: "session.token_auth", kind: boolean, builtin: "false", at: func(c *Config) any { return &c.Session.TokenAuth },
