@@ -217,3 +217,46 @@ func everything(t *testing.T, rnd *rand.Rand) {
 	}
 	all.Wait()
 }
+
+// A device that acknowledges nothing is closed when pushes were given up in too many
+// channels: each of them is remembered as long as the connection lives. What it did
+// not acknowledge is there at its next login.
+func TestADeviceThatNeverAcknowledges(t *testing.T) {
+	for _, c := range []struct {
+		channels int
+		stays    bool
+	}{{maxFrozen / 2, true}, {maxFrozen + 20, false}} {
+		r := newRig(t, func(o *Options) {
+			o.Retry = ack.Options{Tick: time.Millisecond, First: 5 * time.Millisecond, Max: 5 * time.Millisecond, Tries: 1}
+		})
+		for i := range c.channels {
+			r.change(group(message.OpCreate, fmt.Sprint("team", i), "alice", "bob"))
+		}
+		alice, bob := r.login("alice", "a"), r.login("bob", "b")
+		for i := range c.channels {
+			alice.send(fmt.Sprint("team", i), message.ChannelGroup, "hello")
+		}
+		if c.stays {
+			until(t, "all are given up", func() bool { return r.gate.Stats().GivenUp.Load() == int64(c.channels) })
+			if n := r.gate.Stats().Live.Load(); n != 2 {
+				t.Errorf("%d connections are there, want 2", n)
+			}
+		} else {
+			until(t, "the connection is closed", func() bool { return r.gate.Stats().Live.Load() == 1 })
+		}
+		bob.Close()
+		until(t, "bob is gone", func() bool { return r.gate.Stats().Live.Load() == 1 })
+		again := r.login("bob", "b")
+		seen := make(map[string]bool)
+		for len(seen) < c.channels {
+			m := again.recvs(1)[0]
+			again.ack(m)
+			seen[string(m.ChannelID)] = true
+		}
+		r.gate.loop.Call(func() {
+			if r.gate.frozen != 0 {
+				t.Errorf("%d streams count as given up by connections that are gone", r.gate.frozen)
+			}
+		})
+	}
+}
