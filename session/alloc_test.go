@@ -146,7 +146,7 @@ func TestAllocsOfAMessageFromSocketToSocket(t *testing.T) {
 	}
 	per := testing.AllocsPerRun(200, exchange) / n
 	t.Logf("%.3f allocations a message", per)
-	if per >= 0.1 {
+	if per >= 0.1 && !raceDetector { // it throws a part of what is put into pools away
 		t.Errorf("%.3f allocations a message, want less than 0.1", per)
 	}
 	if got := g.Stats().Recvs.Load(); got < 250*n {

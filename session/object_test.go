@@ -175,7 +175,7 @@ func TestAllocsOfAPushInJSON(t *testing.T) {
 		}
 	}) / n
 	t.Logf("%.3f allocations a message", per)
-	if per >= 0.1 {
+	if per >= 0.1 && !raceDetector { // it throws a part of what is put into pools away
 		t.Errorf("%.3f allocations a message, want less than 0.1", per)
 	}
 }
