@@ -14,7 +14,7 @@ import (
 // are built. A key that nobody reads would be a promise without an effect.
 func TestEveryKeyIsWired(t *testing.T) {
 	read := make(map[string]bool)
-	for _, name := range []string{"main.go", "listen.go", "reload.go", "metrics.go"} {
+	for _, name := range []string{"main.go", "listen.go", "reload.go", "metrics.go", "guard.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -42,6 +42,7 @@ func TestEveryKeyIsWired(t *testing.T) {
 func wiredThrough() map[string]string {
 	return map[string]string{
 		"Net.Wait":            "Net.Yield",
+		"Net.WSOrigins":       "Net.Origins",
 		"Wal.Engine":          "Wal.Recycle",
 		"API.TokenFile":       "API.Token",
 		"Webhook.Events":      "Webhook.Has",

@@ -196,9 +196,10 @@ func (b *box) build(cfg *config.Config) (err error) {
 			Backlog: cfg.Net.Backlog, Unsent: int(cfg.Net.Unsent), UserTimeout: cfg.Net.UserTimeout,
 			KeepAliveIdle: cfg.Net.KeepAlive.Idle, KeepAliveInterval: cfg.Net.KeepAlive.Interval, KeepAliveCount: cfg.Net.KeepAlive.Count,
 		},
-		TLS:    b.tlsConfig(),
-		MaxTLS: cfg.TLS.MaxConnections,
-		Logger: logger,
+		Origins: origins(cfg),
+		TLS:     b.tlsConfig(),
+		MaxTLS:  cfg.TLS.MaxConnections,
+		Logger:  logger,
 	}); err != nil {
 		return err
 	}

@@ -83,6 +83,12 @@ func (c *Config) check(prof hwprofile.Profile, files uint64) []error {
 			refuse("%s (%s) is no address like https://example.org/hook", name, c.Origin(name)) // it may hold a secret
 		}
 	}
+	_, sites := c.Net.Origins(false)
+	for _, site := range sites {
+		if u, err := url.Parse(site); site != "null" && (err != nil || u.Scheme == "" || u.Host == "" && u.Scheme != "file" || u.Path != "" || u.RawQuery != "" || u.User != nil) {
+			refuse("%s: %q is no site like https://app.example.org, and not auto, same or any", c.say("net.ws_origins"), site)
+		}
+	}
 	for name := range strings.SplitSeq(c.Webhook.Events, ",") {
 		if name = strings.TrimSpace(name); !slices.Contains(events(), name) {
 			refuse("%s: there is no event %q: %s are possible", c.say("webhook.events"), name, strings.Join(events(), ", "))

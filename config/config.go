@@ -154,6 +154,25 @@ type Net struct {
 	UserTimeout    time.Duration
 	KeepAlive      KeepAlive
 	Rate           int // messages per second of one connection, 0: no limit
+	WSOrigins      string
+}
+
+// Origins returns which sites' pages may open a WebSocket: any, or besides those of
+// the host that they connect to those of the list. tokens says that clients log in
+// with one, which a page of another site has not.
+func (n Net) Origins(tokens bool) (anySite bool, list []string) {
+	switch n.WSOrigins {
+	case "any":
+		return true, nil
+	case "auto":
+		return tokens, nil
+	case "same":
+		return false, nil
+	}
+	for site := range strings.SplitSeq(n.WSOrigins, ",") {
+		list = append(list, strings.TrimSpace(site))
+	}
+	return false, list
 }
 
 // KeepAlive is the kernel's question whether a silent peer is still there.

@@ -27,6 +27,7 @@ type Options struct {
 	ProxyProtocol  bool          // every connection must begin with a PROXY v1 or v2 header
 	TLS            *tls.Config   // for ListenTLS; nil: none
 	MaxTLS         int           // connections inside TLS over all loops; likewise; default MaxConns
+	Origins        *Origins      // of web pages that may open a WebSocket; nil: all
 	Sockets        Sockets       // of every connection
 	Logger         *slog.Logger  // default: discard
 }

@@ -386,7 +386,8 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte(strings.Replace(upgradeRequest, "13", "8", 1)))
 	f.Fuzz(func(t *testing.T, src []byte) {
-		key, n, err := parseUpgrade(src)
+		r, n, err := parseUpgrade(src)
+		key := r.key
 		if n < 0 || n > len(src) || err != nil && n != 0 || (n > 0) != (key != nil) {
 			t.Fatalf("key %q, length %d of %d, %v", key, n, len(src), err)
 		}

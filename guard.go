@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"gatepost/config"
+	"gatepost/netio"
 )
 
 // warnOfSecrets says which files with secrets everybody on this machine can read.
@@ -26,4 +27,15 @@ func warnOfSecrets(cfg *config.Config, logger *slog.Logger) {
 			logger.Warn("secret file is readable by everybody", "key", s.key, "file", path, "mode", info.Mode().Perm().String(), "hint", "chmod o-rwx "+path)
 		}
 	}
+}
+
+// origins says which web pages may open a WebSocket. Without tokens whoever connects
+// is believed who they are, and so would be any page that a browser here shows.
+func origins(cfg *config.Config) *netio.Origins {
+	o := new(netio.Origins)
+	o.Any, o.List = cfg.Net.Origins(cfg.Session.TokenAuth)
+	if name, err := os.Hostname(); err == nil { // without one only addresses count
+		o.Names = []string{name, name + ".local"}
+	}
+	return o
 }
