@@ -8,7 +8,8 @@ import "time"
 //
 // Makers are the loops, from 0 on, and HTTP. Ids of a maker ascend. One that
 // needs more than 2^18 in a millisecond, or whose clock was set back, runs ahead
-// of the clock.
+// of the clock. A clock before 2020 or after 2087 is not followed: ids go on from
+// the last one.
 const (
 	counterBits = 18
 	makerBits   = 4
@@ -22,6 +23,16 @@ const (
 
 // epoch is 2020-01-01T00:00:00Z in unix milliseconds.
 const epoch = 1577836800000
+
+// lastMS is the newest time that ids follow, in milliseconds since epoch, in
+// September 2087: a wrong clock leaves two years of ids above it.
+const lastMS = 1<<41 - 1<<36
+
+// FollowsClock reports whether ids have the time of now in them.
+func FollowsClock(now time.Time) bool {
+	ms := now.UnixMilli() - epoch
+	return ms >= 0 && ms <= lastMS
+}
 
 // IDs makes the message ids of one maker.
 type IDs struct {
@@ -37,7 +48,7 @@ func NewIDs(maker int, floor int64) IDs {
 
 // Next returns an id that was not there before.
 func (s *IDs) Next(now time.Time) int64 {
-	if ms := now.UnixMilli() - epoch; ms > s.ms {
+	if ms := now.UnixMilli() - epoch; ms > s.ms && ms <= lastMS {
 		s.ms, s.counter = ms, 0
 	} else if s.counter++; s.counter == 1<<counterBits {
 		s.ms++

@@ -143,6 +143,7 @@ type Gate struct {
 	uid    []byte
 
 	complaints complaints
+	oddClock   bool      // it was said that the clock cannot be right
 	refusedAt  time.Time // when it was last said that the log takes nothing
 }
 
@@ -398,6 +399,10 @@ func (g *Gate) adopt() {
 // the log.
 func (g *Gate) OnRound(now time.Time) time.Duration {
 	g.now = now
+	if !g.oddClock && g.index == 0 && !message.FollowsClock(now) {
+		g.oddClock = true
+		g.o.Logger.Warn("clock not believed, message ids go on without it", "clock", now.UTC())
+	}
 	g.adopt()
 	g.deliver()
 	next := g.inflight.Tick(now, g.due)
