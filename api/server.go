@@ -137,7 +137,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		ConnContext:       remember,
 		ConnState:         notice,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          newErrorLog(o.Logger),
 	}
 	return s
 }

@@ -95,6 +95,7 @@ type Loop struct {
 	scratch       *ring.Buffer
 	sealed        []byte             // scratch of TLS
 	guests        map[uint32]*guest  // by slot: who is not logged in
+	saidAt        time.Time          // when sayExpired last said so
 	turns         list               // handshakes that wait for their turn
 	running       int                // handshakes that run
 	ended         bool               // one of them ended in this round

@@ -3,6 +3,7 @@ package netio
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -191,6 +192,7 @@ func (l *Loop) handshakes(ids []uint64) {
 		case !done:
 			l.later(c) // it may have been full
 		case err != nil:
+			l.sayExpired(c, err)
 			c.shut(fmt.Errorf("%w: %w", ErrTLS, err), false)
 		default:
 			s.on = true
@@ -202,6 +204,21 @@ func (l *Loop) handshakes(ids []uint64) {
 			l.later(c)
 		}
 	}
+}
+
+// sayEvery is how often is said that certificates are refused for their time.
+const sayEvery = time.Minute
+
+// sayExpired says that a client's certificate is refused for its time: as often as
+// not it is the clock of this machine that is wrong, and then all are refused.
+func (l *Loop) sayExpired(c *Conn, err error) {
+	var invalid x509.CertificateInvalidError
+	if !errors.As(err, &invalid) || invalid.Reason != x509.Expired || invalid.Cert == nil || !l.saidAt.IsZero() && l.now.Sub(l.saidAt) < sayEvery {
+		return
+	}
+	l.saidAt = l.now
+	l.server.opt.Logger.Warn("client certificate refused for its time; is the clock right?", "remote", c.RemoteAddr(), "clock", l.now.UTC(),
+		"not_before", invalid.Cert.NotBefore, "not_after", invalid.Cert.NotAfter)
 }
 
 // readSealed is read for a connection whose handshake is done.
