@@ -1,6 +1,7 @@
 package message
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,9 +18,35 @@ const MaxName = 128
 // damaged, so that different names would become one. Every door asks here, a
 // replay does not: what was stored once stays.
 func CheckName[T string | []byte](name T, most int) error {
-	if len(name) > most {
-		return fmt.Errorf("it has %d bytes, the limit is %d", len(name), most)
+	switch p := []byte(name); {
+	case len(p) > most:
+		return fmt.Errorf("it has %d bytes, the limit is %d", len(p), most)
+	case !plain(p):
+		return checkText(p)
 	}
+	return nil
+}
+
+// plain reports whether all bytes are ASCII that is no control character, eight at
+// a time: every SEND has names.
+func plain(p []byte) bool {
+	const each = 0x0101010101010101
+	odd := uint64(0)
+	for ; len(p) >= 8; p = p[8:] {
+		x := binary.LittleEndian.Uint64(p)
+		del := x ^ 0x7f*each
+		odd |= x | (x - 0x20*each) | (del - each)
+	}
+	for _, c := range p {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return odd&(0x80*each) == 0
+}
+
+// checkText is CheckName for what is not plain.
+func checkText(name []byte) error {
 	for i := 0; i < len(name); {
 		if c := name[i]; c < utf8.RuneSelf {
 			if c < ' ' || c == 0x7f {

@@ -45,3 +45,18 @@ func TestAllocsOfCheckName(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Wherever in a name a byte stands, it counts.
+func TestEveryByteOfANameCounts(t *testing.T) {
+	for n := 1; n <= 20; n++ {
+		for at := range n {
+			for c := range 256 {
+				name := []byte(strings.Repeat("~", n))
+				name[at] = byte(c)
+				if fine := c >= ' ' && c < 0x7f; (CheckName(name, MaxName) == nil) != fine || plain(name) != fine {
+					t.Fatalf("%q: %v, plain %v", name, CheckName(name, MaxName), plain(name))
+				}
+			}
+		}
+	}
+}
