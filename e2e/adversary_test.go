@@ -478,6 +478,7 @@ func attacks() []attackKind {
 						break
 					}
 					a.did.Add(50)
+					time.Sleep(5 * time.Millisecond) // those who wait are in this process too
 				}
 				k.conn.Close()
 			}
