@@ -75,7 +75,6 @@ func TestRigClock(t *testing.T) {
 
 // pendingClock is what cannot hold yet, by part of TestClockThatJumps.
 var pendingClock = map[string]string{
-	"age":           "a clock that is set decides what is too old",
 	"conversations": "the versions of conversations come from the wall clock",
 }
 
