@@ -115,10 +115,8 @@ func (a *arena) login(d dialer) (*flooder, error) {
 	d.uid, d.token = adversary, a.token
 	f := &flooder{}
 	f.room = sync.NewCond(&f.lock)
-	d.onAck = func(s sendack) {
-		if s.reason == reasonSuccess {
-			a.did.Add(1)
-		}
+	d.onAck = func(sendack) {
+		a.did.Add(1)
 		f.lock.Lock()
 		f.answered++
 		f.room.Signal()
