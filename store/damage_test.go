@@ -103,8 +103,8 @@ func TestMetadataDamaged(t *testing.T) {
 			harm(c.dir)
 			c.open()
 			defer c.kill()
-			if bad := len(c.report.Trouble) > 0; bad != (name != "unharmed" && !strings.HasPrefix(name, "bucket.Meta")) {
-				t.Errorf("trouble: %q", c.report.Trouble)
+			if bad := len(c.report.Trouble)+len(c.report.Notes) > 0; bad != (name != "unharmed" && !strings.HasPrefix(name, "bucket.Meta")) {
+				t.Errorf("trouble: %q, notes: %q", c.report.Trouble, c.report.Notes)
 			}
 			c.check(r, 0)
 			// It goes on from there.
