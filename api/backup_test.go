@@ -12,13 +12,13 @@ import (
 
 // served runs a server whose backup is n bytes in pieces as an archive has them, and
 // returns its address and where the outcome of each backup comes.
-func served(t *testing.T, n int, p pace) (addr string, outcomes <-chan error) {
+func served(t *testing.T, n int64, p pace) (addr string, outcomes <-chan error) {
 	t.Helper()
 	s, _ := newServer(t)
 	s.pace = p
 	done := make(chan error, 2*maxBackups)
 	s.o.Backup = func(w io.Writer) (err error) {
-		for piece, left := make([]byte, 32<<10), n; left > 0 && err == nil; left -= len(piece) {
+		for piece, left := make([]byte, 32<<10), n; left > 0 && err == nil; left -= int64(len(piece)) {
 			_, err = w.Write(piece)
 		}
 		done <- err
