@@ -110,8 +110,8 @@ func (s *Server) record(m *outgoing, to string) (r message.Record, err error) {
 	}
 	most := s.limits.Load().MaxPayload
 	switch {
-	case len(m.Payload) == 0:
-		return r, errors.New("payload is empty")
+	case m.Payload == nil:
+		return r, errors.New("payload is missing; \"\" is an empty message")
 	case len(m.Payload) > most:
 		return r, fmt.Errorf("payload has %d bytes, the limit is %d (net.max_payload)", len(m.Payload), most)
 	}

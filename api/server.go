@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -329,13 +331,14 @@ func (s *Server) varz(w http.ResponseWriter, _ *http.Request) {
 // UTF-8 are refused: the JSON decoder would put something else, and longer, in
 // their place.
 func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	text, err := readBody(w, r, limit)
 	if err != nil {
 		if long := new(http.MaxBytesError); errors.As(err, &long) {
 			w.Header().Set("Connection", "close") // what is left of it is not taken in
 		}
 		return fmt.Errorf("cannot read the body: %w", err)
 	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // Windows writes it
 	if !utf8.Valid(text) {
 		return errors.New("the body is not UTF-8")
 	}
@@ -352,6 +355,23 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 		return fmt.Errorf("the body is a JSON %s, which is not what is expected, see /openapi.json", odd.Value)
 	default:
 		return fmt.Errorf("the body is not what is expected, one JSON value, see /openapi.json: %w", err)
+	}
+}
+
+// readBody reads a body of limit bytes at most, unpacked.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	raw := http.MaxBytesReader(w, r.Body, limit)
+	switch packing := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); packing {
+	case "", "identity":
+		return io.ReadAll(raw)
+	case "gzip", "x-gzip":
+		unpacked, err := gzip.NewReader(raw)
+		if err != nil {
+			return nil, err
+		}
+		return io.ReadAll(http.MaxBytesReader(w, unpacked, limit))
+	default:
+		return nil, fmt.Errorf("the Content-Encoding %s is not understood, gzip is", packing)
 	}
 }
 

@@ -105,7 +105,7 @@ func TestSendOverHTTP(t *testing.T) {
 	}
 	for body, want := range map[string]string{
 		`{"channel_id":"none","channel_type":2,"payload":"eA=="}`:                                      "404 no such channel",
-		`{"channel_id":"g","channel_type":2,"payload":""}`:                                             "400 payload is empty",
+		`{"channel_id":"g","channel_type":2}`:                                                          "400 payload is missing",
 		`{"channel_id":"g","channel_type":13,"payload":"eA=="}`:                                        "400 channel_type is 13",
 		`{"channel_id":"a@b","channel_type":1,"payload":"eA=="}`:                                       "400 it has one of",
 		`{"channel_id":"g","channel_type":2,"payload":"eA==","header":{"red_dot":2}}`:                  "400 header.red_dot is 2",
