@@ -23,16 +23,17 @@ func (g *Gate) deliver() {
 	items, missed, lost := g.box.take(g.items[:0], 0)
 	// Drops first: a push that was queued behind a dropped one must not
 	// overtake it. Those queued before it are fetched too, which is harmless.
+	for conn := range lost {
+		if p := g.peer(conn); p != nil {
+			p.scan |= scanGap
+			g.lose(p)
+		}
+	}
 	for k, span := range missed {
 		if p := g.peer(k.conn); p != nil {
 			if g.fallBack(p, k.channel, span.member, span.first, span.last); p.scan&scanAgain != 0 {
 				lost = withConn(lost, k.conn)
 			}
-		}
-	}
-	for conn := range lost {
-		if p := g.peer(conn); p != nil {
-			g.lose(p)
 		}
 	}
 	g.lost = lost
@@ -132,8 +133,8 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 	switch {
 	case known && (!g.current(ref, d.Member) || d.Seq <= g.streams[ref].last): // a page was faster
 		return
-	case !known && p.scan&scanAgain != 0: // one before it was dropped, perhaps of this channel
-		return
+	case !known && p.scan&scanAgain != 0, known && !g.streams[ref].behind && p.scan&scanGap != 0:
+		return // one before it was dropped, perhaps of this channel
 	case known && g.streams[ref].behind, g.congested(p), !g.write(p, &g.stored, d.Seq, 0):
 		g.fallBack(p, d.Channel, d.Member, d.Seq, d.Seq)
 		return
@@ -249,6 +250,9 @@ func (g *Gate) fallBack(p *peer, ch *message.Channel, member, seq, last uint64) 
 // lag makes a stream one that is behind from seq on, or earlier, to last.
 func (g *Gate) lag(p *peer, ref int32, seq, last uint64) {
 	s := &g.streams[ref]
+	if p.scan&scanGap != 0 && s.last > 0 { // what follows may have been dropped as well
+		seq = s.last + 1
+	}
 	if seq = max(seq, s.last+1); seq > last {
 		g.settle(ref) // pushed by now
 		return

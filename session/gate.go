@@ -190,6 +190,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
 	g.box.wake = loop.Wake
 	g.box.gone = &g.stats.Gone
+	g.box.spans = maxMissed
 	g.complaints.log = o.Logger
 	return g
 }

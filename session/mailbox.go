@@ -17,6 +17,8 @@ type mailbox struct {
 	wake  func()
 	gone  *atomic.Int64 // counts what is not stored and was dropped
 
+	spans  int // for how many connections and channels missed has room; maxMissed, but for tests
+
 	mu     sync.Mutex
 	missed map[missedKey]missedSpan // guarded by mu; nil if nothing was dropped
 	lost   map[uint64]struct{}      // guarded by mu; connections of which more was dropped than missed has room for
@@ -104,7 +106,7 @@ func (m *mailbox) drop(d *broker.Delivery) {
 	k := missedKey{d.Conn, d.Channel}
 	span, ok := m.missed[k]
 	switch {
-	case !ok && len(m.missed) >= maxMissed:
+	case !ok && len(m.missed) >= m.spans:
 		m.lost = withConn(m.lost, d.Conn)
 		return
 	case !ok || span.member != d.Member: // of a membership that has ended nothing is wanted

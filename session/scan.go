@@ -12,7 +12,9 @@ import (
 // loop asks for more channels when those that it knows are caught up. A push that
 // finds no room and would need another stream is dropped; then the loop asks for
 // all channels once more, and takes no push to a channel without a stream until
-// apply has begun with that.
+// apply has begun with that. When the mailbox had no room to note of which channel a
+// push was dropped, it may be one with a stream: then a push to such a channel counts
+// only while the stream is behind, because pages leave nothing out.
 
 const (
 	// maxBehind is how many streams of a connection are begun because they are
@@ -40,6 +42,7 @@ type scanState uint8
 const (
 	scanMore  scanState = 1 << iota // apply has said that messages of other channels wait
 	scanAgain                       // pushes were dropped: apply has to begin again
+	scanGap                         // with scanAgain: some of them may be of channels that have a stream
 	scanAsked                       // apply was asked for a portion and has not answered
 	scanOne                         // it was asked for one channel
 )
@@ -111,7 +114,7 @@ func (g *Gate) scanned(p *peer, kind broker.DeliveryKind) {
 	switch kind {
 	case broker.Begun: // what is pushed from here on is of channels that it has come to
 		if _, lost := g.lost[p.conn.ID()]; !lost {
-			p.scan &^= scanAgain
+			p.scan &^= scanAgain | scanGap
 		}
 		return
 	case broker.More:

@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -153,6 +154,58 @@ func TestADeviceThatIsBehindInMoreChannelsThanAreRemembered(t *testing.T) {
 	}
 }
 
+// A full mailbox forgets which channels of a connection had pushes dropped. A channel
+// that the loop knows must not go on behind such a push as if it had never been.
+func TestAPushThatTheMailboxForgotIsNotPassedOver(t *testing.T) {
+	const channels = 20
+	r := prepareRig(t, func(o *Options) { o.MailboxItems = 4 })
+	r.gate.box.spans = 4
+	last := channels - 1
+	held, free := make(chan struct{}), make(chan struct{})
+	r.putting = func(id string, seq uint64) {
+		if id == fmt.Sprint("team", last) && seq == 3 {
+			close(held)
+			<-free
+		}
+	}
+	r.begin()
+	for i := range channels {
+		r.change(group(message.OpCreate, fmt.Sprint("team", i), "bob"))
+	}
+	bob := r.login("bob", "b")
+	say := func(i int) message.Record {
+		return message.Record{Kind: message.KindMessage, Flags: message.FlagServer, MessageID: r.gate.ids.Next(time.Now()), ChannelType: message.ChannelGroup,
+			ChannelID: []byte(fmt.Sprint("team", i)), FromUID: []byte("alice"), Payload: []byte("hello")}
+	}
+	r.change(say(last))
+	first := bob.recvs(1) // it is not acknowledged: the loop knows the channel
+	r.gate.loop.Call(func() {
+		for i := range channels {
+			r.change(say(i))
+		}
+		b := message.NewBatch(false)
+		next := say(last)
+		b.Add(&next, message.Origin{})
+		if err := r.Propose(b); err != nil {
+			t.Error(err)
+		}
+		<-held // apply is about to push one more
+	})
+	until(t, "the loop asks apply to begin again", func() (asked bool) {
+		r.gate.loop.Call(func() { asked = r.gate.reserved > 0 })
+		return asked
+	})
+	close(free)
+	bob.ack(first...)
+	all, err := bob.collect(channels + 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seqs := all.seqs[fmt.Sprint("team", last)]; !slices.Equal(seqs, []uint32{2, 3}) {
+		t.Errorf("of the channel that the loop knew bob got %d, want 2 and 3", seqs)
+	}
+}
+
 // Whatever order pushes, drops, pages, acknowledgements and logins come in, each
 // device gets every message once and in order.
 func TestEveryDeviceGetsEverythingOnce(t *testing.T) {
@@ -166,12 +219,14 @@ func TestEveryDeviceGetsEverythingOnce(t *testing.T) {
 
 func everything(t *testing.T, rnd *rand.Rand) {
 	channels, messages := 10+rnd.IntN(150), 200+rnd.IntN(1500)
-	r := newRig(t, func(o *Options) {
+	r := prepareRig(t, func(o *Options) {
 		o.InflightMax, o.InflightTotal = 1+rnd.IntN(40), 16+rnd.IntN(200)
 		o.MailboxItems = 4 + rnd.IntN(60)
 		o.CursorInterval = time.Duration(rnd.IntN(20)) * time.Millisecond
 		o.Retry = ack.Options{First: time.Hour, Max: time.Hour}
 	})
+	r.gate.box.spans = 1 + rnd.IntN(40)
+	r.begin()
 	for i := range channels {
 		r.change(group(message.OpCreate, fmt.Sprint("team", i), "alice", "bob"))
 	}
