@@ -25,20 +25,21 @@ func (g *Gate) deliver() {
 	// overtake it. Those queued before it are fetched too, which is harmless.
 	for conn := range lost {
 		if p := g.peer(conn); p != nil {
-			p.scan |= scanGap
-			g.lose(p)
+			g.forgot(p)
 		}
 	}
 	for k, span := range missed {
-		if p := g.peer(k.conn); p != nil {
-			if g.fallBack(p, k.channel, span.member, span.first, span.last); p.scan&scanAgain != 0 {
-				lost = withConn(lost, k.conn)
-			}
+		if p := g.peer(k.conn); p != nil && !g.fallBack(p, k.channel, span.member, span.first, span.last) {
+			g.forgot(p)
+			lost = withConn(lost, k.conn)
 		}
 	}
-	g.lost = lost
+	for conn := range lost {
+		if p := g.peer(conn); p != nil {
+			g.more(p)
+		}
+	}
 	g.deliverAll(items)
-	g.lost = nil
 	clear(items)
 	g.items = items
 	if cap(g.items) > 1<<16 {
@@ -133,10 +134,12 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 	switch {
 	case known && (!g.current(ref, d.Member) || d.Seq <= g.streams[ref].last): // a page was faster
 		return
-	case !known && p.scan&scanAgain != 0, known && !g.streams[ref].behind && p.scan&scanGap != 0:
-		return // one before it was dropped, perhaps of this channel
-	case known && g.streams[ref].behind, g.congested(p), !g.write(p, &g.stored, d.Seq, 0):
-		g.fallBack(p, d.Channel, d.Member, d.Seq, d.Seq)
+	case !known && p.scan&scanAgain != 0: // one before it was dropped, perhaps of this channel
+		return
+	case known && (g.streams[ref].behind || p.scan&scanAgain != 0), g.congested(p), !g.write(p, &g.stored, d.Seq, 0):
+		if !g.fallBack(p, d.Channel, d.Member, d.Seq, d.Seq) {
+			g.lose(p)
+		}
 		return
 	}
 	if !known {
@@ -235,22 +238,23 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	return true
 }
 
-// fallBack stops pushing a channel to a connection before seq and begins to
-// catch up to last, or drops the push if the connection is behind in too many.
-func (g *Gate) fallBack(p *peer, ch *message.Channel, member, seq, last uint64) {
+// fallBack stops pushing a channel to a connection before seq and begins to catch up
+// to last. It reports false, and has done nothing, if that takes another stream for
+// which there is no room.
+func (g *Gate) fallBack(p *peer, ch *message.Channel, member, seq, last uint64) bool {
 	if _, known := g.find[streamKey{p.conn.ID(), ch}]; !known && (p.scan&scanAgain != 0 || !g.room(p, 1)) {
-		g.lose(p)
-		return
+		return false
 	}
 	if ref := g.stream(p, ch, member); ref >= 0 {
 		g.lag(p, ref, seq, last)
 	}
+	return true
 }
 
 // lag makes a stream one that is behind from seq on, or earlier, to last.
 func (g *Gate) lag(p *peer, ref int32, seq, last uint64) {
 	s := &g.streams[ref]
-	if p.scan&scanGap != 0 && s.last > 0 { // what follows may have been dropped as well
+	if p.scan&scanAgain != 0 && s.last > 0 { // what follows may have been dropped as well
 		seq = s.last + 1
 	}
 	if seq = max(seq, s.last+1); seq > last {

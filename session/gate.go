@@ -112,12 +112,11 @@ type Gate struct {
 	marked  int64 // number of the newest batch of read positions that the log has taken
 	marking int64 // and of the newest that was begun
 
-	behind    int                 // streams that are behind
-	reserved  int                 // streams that apply was asked to begin
-	frozen    int                 // streams in which a push was given up
-	scans     []uint64            // connections that ask apply when marks are gone
-	lost      map[uint64]struct{} // connections of which a push was dropped after some of the deliveries at hand
-	resting   []int32             // streams whose page could not be read
+	behind    int      // streams that are behind
+	reserved  int      // streams that apply was asked to begin
+	frozen    int      // streams in which a push was given up
+	scans     []uint64 // connections that ask apply when marks are gone
+	resting   []int32  // streams whose page could not be read
 	restUntil time.Time
 
 	ciphers map[uint64]*wukong.Cipher   // by connection, of the recent ones

@@ -17,7 +17,7 @@ type mailbox struct {
 	wake  func()
 	gone  *atomic.Int64 // counts what is not stored and was dropped
 
-	spans  int // for how many connections and channels missed has room; maxMissed, but for tests
+	spans int // for how many connections and channels missed has room; maxMissed, but for tests
 
 	mu     sync.Mutex
 	missed map[missedKey]missedSpan // guarded by mu; nil if nothing was dropped

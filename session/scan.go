@@ -12,9 +12,8 @@ import (
 // loop asks for more channels when those that it knows are caught up. A push that
 // finds no room and would need another stream is dropped; then the loop asks for
 // all channels once more, and takes no push to a channel without a stream until
-// apply has begun with that. When the mailbox had no room to note of which channel a
-// push was dropped, it may be one with a stream: then a push to such a channel counts
-// only while the stream is behind, because pages leave nothing out.
+// apply has begun with that. A channel with a stream is read on from its last push
+// meanwhile: a push of it may have been dropped too, and pages leave nothing out.
 
 const (
 	// maxBehind is how many streams of a connection are begun because they are
@@ -42,7 +41,7 @@ type scanState uint8
 const (
 	scanMore  scanState = 1 << iota // apply has said that messages of other channels wait
 	scanAgain                       // pushes were dropped: apply has to begin again
-	scanGap                         // with scanAgain: some of them may be of channels that have a stream
+	scanLate                        // some of them perhaps after apply has begun with what it was asked for last
 	scanAsked                       // apply was asked for a portion and has not answered
 	scanOne                         // it was asked for one channel
 )
@@ -84,7 +83,7 @@ func (g *Gate) more(p *peer) {
 	}
 	c := broker.CatchUp{Attach: p.attach(g.index, ""), Channels: n, Again: p.scan&scanAgain != 0, After: g.marked}
 	if g.core.CatchUp(c) == nil { // else the box shuts down
-		p.scan |= asked
+		p.scan = p.scan&^scanLate | asked
 		g.reserved += n
 	}
 }
@@ -113,8 +112,8 @@ func (g *Gate) scansGoOn() {
 func (g *Gate) scanned(p *peer, kind broker.DeliveryKind) {
 	switch kind {
 	case broker.Begun: // what is pushed from here on is of channels that it has come to
-		if _, lost := g.lost[p.conn.ID()]; !lost {
-			p.scan &^= scanAgain | scanGap
+		if p.scan&scanLate == 0 {
+			p.scan &^= scanAgain
 		}
 		return
 	case broker.More:
@@ -135,6 +134,16 @@ func (g *Gate) scanned(p *peer, kind broker.DeliveryKind) {
 func (g *Gate) lose(p *peer) {
 	p.scan |= scanAgain
 	g.more(p)
+}
+
+// forgot notes that the mailbox dropped a push of which no stream knows. A Begun that
+// is on its way may have been posted before it. more comes later: by then all that the
+// mailbox has dropped is noted.
+func (g *Gate) forgot(p *peer) {
+	if p.scan&scanAsked != 0 {
+		p.scan |= scanLate
+	}
+	p.scan |= scanAgain
 }
 
 // missed begins with what waits in a channel for a connection.
