@@ -94,6 +94,7 @@ func (s *Store) forget(now time.Time) {
 // persist writes one checkpoint, and tries again for as long as that fails: the
 // log is kept meanwhile. It reports false after Close.
 func (s *Store) persist(f *frozen) bool {
+	s.try = attempt{} // metadata that are opened before the first attempt do not tell of this one
 	for wait := cmp.Or(s.o.retry, retryFirst); ; wait = min(2*wait, retryMax) {
 		err := s.write(f)
 		if err == nil {

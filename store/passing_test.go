@@ -214,3 +214,45 @@ func TestBlocksThatAreNotNeededAreSetAside(t *testing.T) {
 		})
 	}
 }
+
+// The metadata could not be opened for a while between two checkpoints. When the next
+// one comes they can be opened again: the one before, which they tell of, is not taken
+// for the one that is to be made.
+func TestTheCheckpointBeforeIsNotTakenForOneThatWaitsForTheMetadata(t *testing.T) {
+	w := newWorld(t)
+	defer func() { w.kill() }()
+	for range 10 {
+		w.say("a", []byte("old"))
+	}
+	w.checkpoint()
+	away := filepath.Join(w.dir, "away")
+	if err := os.Rename(filepath.Join(w.dir, "meta"), away); err != nil {
+		t.Fatal(err)
+	}
+	w.store.again()
+	if w.store.meta != nil {
+		t.Fatal("metadata that are away were opened")
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(w.dir, "meta")), os.Rename(away, filepath.Join(w.dir, "meta"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		w.say("b", []byte("new"))
+	}
+	if !w.roll() {
+		t.Fatal("the store takes no checkpoint")
+	}
+	w.store.o.retry = time.Microsecond
+	if !w.store.persist(<-w.store.work) {
+		t.Fatal("no checkpoint was made")
+	}
+	w.store.busy.Store(false)
+	if w.store.newest.number != 2 {
+		t.Errorf("checkpoint %d is the newest, want 2", w.store.newest.number)
+	}
+	page, err := w.store.Read(w.channels["b"], 1, 10, 1<<20)
+	defer page.Batch.Release()
+	if err != nil || len(page.Seqs) != 5 || page.Lost != 0 {
+		t.Errorf("%d of 5 messages are there, %d lost, %v", len(page.Seqs), page.Lost, err)
+	}
+}
