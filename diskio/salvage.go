@@ -12,9 +12,9 @@ import (
 // Sector is the least that is given up of a file, in bytes.
 const Sector = 4096
 
-// LostFill stands, repeated, where bytes were that the disk could not read. It is
-// neither zeros nor the beginning of anything that Gatepost writes, so that nobody
-// takes the place for an end.
+// LostFill stands, repeated, where bytes were that the disk could not read, in the log
+// with the salt of the file behind it. It is neither zeros nor the beginning of anything
+// that Gatepost writes, so that nobody takes the place for an end.
 const LostFill = "unreadable-bytes"
 
 // salvageWindow is how many bytes are read at a time while all is well.
@@ -85,9 +85,9 @@ func FindUnreadable(name string, size int64, patient, read func(p []byte, off in
 	return lost, nil
 }
 
-// WriteReadable writes a file of size bytes as it can be read, with LostFill in the
-// place of what cannot.
-func WriteReadable(to io.Writer, size int64, lost []Unreadable, read func(p []byte, off int64) error) error {
+// WriteReadable writes a file of size bytes as it can be read, with fill, repeated, in
+// the place of what cannot.
+func WriteReadable(to io.Writer, size int64, lost []Unreadable, fill []byte, read func(p []byte, off int64) error) error {
 	buf := make([]byte, salvageWindow)
 	off := int64(0)
 	upTo := func(end int64) error {
@@ -107,8 +107,7 @@ func WriteReadable(to io.Writer, size int64, lost []Unreadable, read func(p []by
 		if err := upTo(u.Offset); err != nil {
 			return err
 		}
-		fill := bytes.Repeat([]byte(LostFill), int(u.Bytes)/len(LostFill)+1)
-		if _, err := to.Write(fill[:u.Bytes]); err != nil {
+		if _, err := to.Write(bytes.Repeat(fill, int(u.Bytes)/len(fill)+1)[:u.Bytes]); err != nil {
 			return err
 		}
 		off += u.Bytes

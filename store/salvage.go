@@ -101,7 +101,7 @@ func (s *salvager) file(path string) (lost []diskio.Unreadable, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = diskio.WriteReadable(to, size, lost, patient)
+	err = diskio.WriteReadable(to, size, lost, []byte(diskio.LostFill), patient)
 	if err == nil {
 		err = to.Sync()
 	}

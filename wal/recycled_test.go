@@ -455,3 +455,30 @@ func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
+
+// What Salvage writes in the place of bytes that are gone can be the text of a client,
+// too. Left behind the end by an earlier life of the file, it is no damage.
+func TestTextOfAClientIsNotTakenForWhatWasGivenUp(t *testing.T) {
+	dir := t.TempDir()
+	l, _ := again(t, dir, func(o *Options) { o.RollSize = 8000 })
+	for l.at.end < 7000 {
+		add(t, l, strings.Repeat(diskio.LostFill, 40))
+	}
+	closeLog(t, l)
+	if err := os.Rename(generationFile(dir, 1), sparePath(dir, 0)); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(sparePath(dir, 1))
+	if err := os.RemoveAll(generationDir(dir, 1)); err != nil {
+		t.Fatal(err)
+	}
+	after := l.Last()
+	behind := func(o *Options) { o.RollSize, o.First, o.After = 8000, 2, after }
+	l, _ = again(t, dir, behind)
+	add(t, l, "one")
+	closeLog(t, l)
+	l, r := again(t, dir, behind)
+	defer closeLog(t, l)
+	same(t, r.groups, []string{"one"})
+	same(t, len(r.report.Gaps), 0)
+}

@@ -221,7 +221,7 @@ func (w *walk) through(g *generation) error {
 	if w.generation != nil {
 		w.generation(g)
 	}
-	s := scanner{limit: g.limit, generation: g.number, plain: g.plain, open: g.stated == 0}
+	s := scanner{limit: g.limit, generation: g.number, plain: g.plain, open: g.stated == 0, filler: []byte(diskio.LostFill)}
 	if g.whole {
 		if g.mark.previous > w.last {
 			gap := Gap{File: generationFile(w.dir, g.mark.previous),
@@ -233,6 +233,7 @@ func (w *walk) through(g *generation) error {
 			w.add(g.number, Gap{File: g.path, Bytes: 1, Reason: fmt.Sprintf("entry says %d bytes, its header frame has %d", g.prefix, n-1)})
 		}
 		s.salt, s.next = g.first.salt, g.first.index
+		s.filler = lostFill(s.salt)
 		w.seen = position{g.number, g.number, g.first.end(), g.first.index}
 	}
 	w.last = g.number

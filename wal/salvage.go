@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -61,7 +62,7 @@ func salvageFile(r *reading, dir string, number uint64) ([]diskio.Unreadable, er
 		return nil, err
 	}
 	copied := filepath.Join(generationDir(dir, number), "salvaged")
-	if err := copyReadable(f, copied, lost); err != nil {
+	if err := copyReadable(f, copied, lost, lostFill(saltOf(f, number, lost))); err != nil {
 		os.Remove(copied)
 		return nil, err
 	}
@@ -78,13 +79,30 @@ func salvageFile(r *reading, dir string, number uint64) ([]diskio.Unreadable, er
 	return lost, err
 }
 
+// lostFill stands where bytes of a file with a salt were given up. A client may send
+// all but the salt, and a file may hold from an earlier life what a client sent.
+func lostFill(salt uint64) []byte {
+	return binary.LittleEndian.AppendUint64([]byte(diskio.LostFill), salt)
+}
+
+// saltOf returns the salt of a file of which some is lost, 0 if that is, too.
+func saltOf(f *source, number uint64, lost []diskio.Unreadable) uint64 {
+	if lost[0].Offset == 0 {
+		return 0
+	}
+	s := scanner{file: f, limit: min(f.size, diskio.Sector), generation: number}
+	s.plain = isPlain(s.view(0, int(min(s.limit, 128))))
+	s.head()
+	return s.salt
+}
+
 // copyReadable makes a file, durable, of what can be read of f.
-func copyReadable(f *source, path string, lost []diskio.Unreadable) error {
+func copyReadable(f *source, path string, lost []diskio.Unreadable, fill []byte) error {
 	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	err = diskio.WriteReadable(to, f.size, lost, f.readFull)
+	err = diskio.WriteReadable(to, f.size, lost, fill, f.readFull)
 	if err == nil {
 		err = to.Sync()
 	}

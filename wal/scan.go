@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"gatepost/diskio"
 )
 
 // window is how much the scanner reads at once.
@@ -23,6 +21,7 @@ type scanner struct {
 	salt       uint64 // 0: not known yet
 	plain      bool   // entries have no varint in front
 	open       bool   // nothing says where the valid part ends
+	filler     []byte // stands where Salvage gave bytes of this file up; nil: it gave up none
 	next       uint64 // index that the next group must have; 0: not known yet
 
 	buf []byte // the bytes of the file from at
@@ -255,8 +254,8 @@ func (s *scanner) peekPrefix(off, length int64) (uint64, int64) {
 // ours says whether something was at off that is neither zeros nor of an earlier
 // life of a plain file: a header with the salt, or bytes that were given up.
 func (s *scanner) ours(off int64) bool {
-	p := s.view(off, int(min(headerSize+int64(len(diskio.LostFill)), s.limit-off)))
-	if bytes.Contains(p, []byte(diskio.LostFill)) {
+	p := s.view(off, int(min(headerSize+int64(len(s.filler)), s.limit-off)))
+	if s.filler != nil && bytes.Contains(p, s.filler) {
 		return true
 	}
 	return s.salt != 0 && len(p) >= 24 && binary.LittleEndian.Uint64(p[16:]) == s.salt
@@ -266,11 +265,11 @@ func (s *scanner) ours(off int64) bool {
 func (s *scanner) gaveUp(off int64) bool {
 	for off < s.limit && s.err == nil {
 		p := s.view(off, int(min(window, s.limit-off)))
-		if bytes.Contains(p, []byte(diskio.LostFill)) {
+		if s.filler != nil && bytes.Contains(p, s.filler) {
 			return true
 		}
 		if off += int64(len(p)); off < s.limit {
-			off -= int64(len(diskio.LostFill))
+			off -= int64(len(s.filler))
 		}
 	}
 	return false
