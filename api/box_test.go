@@ -78,9 +78,9 @@ func (x *box) say(t testing.TB, r message.Record) {
 	}
 	r.Flags |= message.FlagServer
 	x.mu.Lock()
-	key := string(append([]byte{r.ChannelType}, r.ChannelID...))
+	key := append([]byte{r.ChannelType}, r.ChannelID...)
 	n := 0
-	if ch := x.ids[key]; ch != nil {
+	if ch := x.ids[string(key)]; ch != nil {
 		n = len(x.kept[ch])
 	}
 	if r.MessageID == 0 {
@@ -100,7 +100,7 @@ func (x *box) say(t testing.TB, r message.Record) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	ch := x.ids[key]
+	ch := x.ids[string(key)]
 	if ch == nil || len(x.kept[ch]) != n+1 {
 		t.Fatalf("the message was not stored: %+v", r)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +75,7 @@ func TestAStartGivesUpNothingForAReadError(t *testing.T) {
 			base := w.copied(t)
 			harm(base.dir)
 			calls := 0
-			mood := moody{calls: &calls, from: 1 << 40, errno: syscall.EIO}
+			mood := moody{calls: &calls, from: math.MaxInt, errno: syscall.EIO}
 			whole := base.copied(t)
 			hook := func(patience time.Duration) func(*Options) {
 				calls = 0
