@@ -43,7 +43,7 @@ func TestDataThatAreAway(t *testing.T) {
 	started("data in memory", on(memory), false)
 	started("no marker is configured", marker{file: "off", data: data, disk: diskOf}, false)
 	check("a new disk", on(mounted), true, "")
-	if err := os.MkdirAll(filepath.Join(data, "meta"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(data, "log", "0000000000000001"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	started("data on a disk of its own", on(mounted), true)

@@ -50,7 +50,7 @@ func needData(dir string) error {
 	}
 	has, err := wal.HasData(dir)
 	if err == nil && !has {
-		err = fmt.Errorf("%s is no data directory: there is none of log, meta and blocks in it; is its disk mounted?", dir)
+		err = fmt.Errorf("%s is no data directory: nothing of a broker is in log, meta or blocks; is its disk mounted?", dir)
 	}
 	return unread(err)
 }

@@ -71,6 +71,19 @@ func TestWhatIsNoDataDirectory(t *testing.T) {
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
 		t.Errorf("in the directory: %v, %v", names, err)
 	}
+	// Many directories have a "log" in them, as /var has.
+	if err := os.MkdirAll(filepath.Join(dir, "log", "journal"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", dir}, {"repair", dir}} {
+		out, said, code := does(t, args...)
+		if code != exitFailed || !strings.Contains(said, "is no data directory") || strings.Contains(out, "whole") {
+			t.Errorf("with a log of others: %q: exit code %d, %s%s", args, code, out, said)
+		}
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 2 {
+		t.Errorf("in the directory: %v, %v", names, err)
+	}
 	if _, said, code := does(t, "repair", filepath.Join(dir, "none")); code != exitFailed || !strings.Contains(said, "no such file") {
 		t.Errorf("what is not there: exit code %d, %s", code, said)
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -38,17 +40,29 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// HasData reports whether dir is a data directory in which a broker has stored
-// something, or was about to.
+// HasData reports whether a broker has stored something in dir. It looks for names
+// that only a broker gives: many directories, such as /var, have a "log" in them.
 func HasData(dir string) (bool, error) {
-	for _, part := range []string{logName, "meta", "blocks"} {
-		if _, err := os.Stat(filepath.Join(dir, part)); err == nil {
+	for part, ours := range map[string]func(name string) bool{
+		logName:  isNumber,
+		"meta":   func(name string) bool { return isNumber(name) || name == "CURRENT" },
+		"blocks": func(name string) bool { return filepath.Ext(name) == ".blk" },
+	} {
+		entries, err := os.ReadDir(filepath.Join(dir, part))
+		if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return ours(e.Name()) }) {
 			return true, nil
-		} else if diskio.Classify(err) != diskio.Gone {
+		}
+		if err != nil && diskio.Classify(err) != diskio.Gone {
 			return false, fmt.Errorf("cannot look at the data directory: %w", err)
 		}
 	}
 	return false, nil
+}
+
+// isNumber reports whether a name is that of a generation.
+func isNumber(name string) bool {
+	number, err := strconv.ParseUint(name, 16, 64)
+	return err == nil && name == fmt.Sprintf("%016x", number)
 }
 
 // makeDir makes dir and what is missing above it, and sees to it that all of
