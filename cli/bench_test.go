@@ -70,6 +70,9 @@ func (l *liar) serve(c net.Conn) {
 				from = string(hello.UID)
 				ack := wukong.Connack{ServerVersion: 5, Reason: wukong.ReasonSuccess}
 				out = ack.Append(out, 5)
+				if strings.HasPrefix(from, "kicked") {
+					out = (&wukong.Disconnect{Reason: wukong.ReasonConnectKick, Text: []byte("kicked")}).Append(out)
+				}
 			case wukong.TypeSend:
 				var s wukong.Send
 				if s.Decode(f, 5) != nil {

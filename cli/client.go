@@ -44,7 +44,11 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("cannot log in as %q: the broker refused it with reason %d (%s); check --uid, --token-file and --device; 'gatepost user token' sets a token", e.UID, e.Reason, e.Reason)
+	what := "check --uid, --token-file and --device; 'gatepost user token' sets a token"
+	if e.Reason == wukong.ReasonBan {
+		what = fmt.Sprintf("'gatepost channel info %s --type 1 --no-ban' lets the user in again", e.UID)
+	}
+	return fmt.Sprintf("cannot log in as %q: the broker refused it with reason %d (%s); %s", e.UID, e.Reason, e.Reason, what)
 }
 
 // Client is a blocking connection of one user. It belongs to one goroutine;

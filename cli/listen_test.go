@@ -21,3 +21,19 @@ func TestListenCountsWhatItPrints(t *testing.T) {
 		t.Errorf("exit code %d, %d lines:\n%s%s", code, n, out.String(), said.String())
 	}
 }
+
+// A DISCONNECT does not say why: another login is one of the reasons, and a ban and
+// a token that was taken away are others.
+func TestWhoIsDisconnectedIsToldOfEachReason(t *testing.T) {
+	l := newLiar(t, func(int, *wukong.Sendack, *wukong.Recv) {})
+	addr := l.ln.Addr().String()
+	for _, args := range [][]string{
+		{"listen", "--addr", addr, "--uid", "kicked"},
+		{"send", "--addr", addr, "--uid", "kicked", "--to", "bob", "hello"},
+	} {
+		_, said, code := does(t, args...)
+		if code != exitFailed || !strings.Contains(said, "logged in elsewhere") || !strings.Contains(said, "banned") || !strings.Contains(said, "token") {
+			t.Errorf("%q: exit code %d, %s", args, code, said)
+		}
+	}
+}

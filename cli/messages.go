@@ -106,7 +106,7 @@ func sendOne(env Env, c *Client, m *wukong.Send, text string, asJSON bool) error
 			_, err = fmt.Fprintf(env.Stdout, "sent seq %d id %d\n", a.MessageSeq, a.MessageID)
 			return err
 		case wukong.TypeDisconnect:
-			return errors.New("cannot send: the broker ended the connection, the user logged in elsewhere")
+			return fmt.Errorf("cannot send: %w", errEnded)
 		}
 		// A RECV for the sender is not acknowledged here: its own device gets
 		// it later.
@@ -159,7 +159,7 @@ func listen(ctx context.Context, env Env, args []string) error {
 		switch {
 		case ctx.Err() != nil, err == nil:
 			return nil
-		case first && l.connects == 0, errors.As(err, &refused), *once, errors.Is(err, errReplaced):
+		case first && l.connects == 0, errors.As(err, &refused), *once, errors.Is(err, errEnded):
 			return err
 		}
 		fmt.Fprintf(env.Stderr, "gatepost listen: %v; connecting again\n", err)
@@ -172,7 +172,8 @@ func listen(ctx context.Context, env Env, args []string) error {
 	}
 }
 
-var errReplaced = errors.New("cannot go on listening: the user logged in elsewhere")
+// errEnded is what a DISCONNECT means; it does not say which.
+var errEnded = errors.New("the broker ended the connection: the user logged in elsewhere, was kicked or banned, or lost the token; 'gatepost channel info UID --type 1' says whether there is a ban")
 
 // maxSeen bounds the ids by which listen knows messages that come again.
 const maxSeen = 100_000
@@ -209,7 +210,7 @@ func (l *listenState) run(ctx context.Context, c *Client) error {
 		}
 		switch f.Type {
 		case wukong.TypeDisconnect:
-			return errReplaced
+			return fmt.Errorf("cannot go on listening: %w", errEnded)
 		case wukong.TypeRecv:
 			if err := c.Open(f, &r); err != nil {
 				return err

@@ -236,7 +236,7 @@ func await(c *Client, want wukong.Type, r *wukong.Recv) (wukong.Frame, error) {
 		case f.Type == want:
 			return f, nil
 		case f.Type == wukong.TypeDisconnect:
-			return f, errors.New("the user logged in elsewhere; does another selftest run?")
+			return f, fmt.Errorf("%w; does another selftest run?", errEnded)
 		case f.Type == wukong.TypeRecv:
 			if err := c.Open(f, r); err != nil {
 				return f, err

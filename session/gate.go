@@ -219,7 +219,7 @@ var (
 	errText       = errors.New("a text message to a connection that speaks binary")
 
 	errLogin   = errors.New("login refused")
-	errKicked  = errors.New("the user logged in elsewhere")
+	errKicked  = errors.New("ended by the broker: the user logged in elsewhere, was banned or lost the token, or an operator ended it")
 	errUnknown = errors.New("the log does not know whether it has a message of this client, which is to ask again")
 	errOutput  = errors.New("the answer to a login does not fit into the connection's output")
 	errClosed  = errors.New("the broker shuts down")
