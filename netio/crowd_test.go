@@ -213,3 +213,61 @@ func TestPingsOfStrangersTakeLittle(t *testing.T) {
 		t.Errorf("%d bytes wait for a client that is not logged in", most)
 	}
 }
+
+// Connections of every kind come, go and make room for each other. When all are
+// gone the accounts are empty: no place is lost.
+func TestNoPlaceIsLostInACrowd(t *testing.T) {
+	g := newGate()
+	g.open = func(*Conn) {}
+	g.read = func(c *Conn) error {
+		c.SetEstablished()
+		return echo(c)
+	}
+	s := serve(t, Options{MaxConns: 12, MaxTLS: 8, LoginTimeout: time.Minute, PartialTimeout: time.Minute}, g)
+	first := hello(t)
+	addrs := []net.Addr{s.TCPAddr(), s.WSAddr(), s.TLSAddr()}
+	done := make(chan struct{})
+	for worker := range 8 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for i := range 60 {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 3, byte(1+i%5))}, Timeout: 30 * time.Second}
+				c, err := d.Dial("tcp", addrs[(worker+i)%len(addrs)].String())
+				if err != nil {
+					continue // its place was given away at once
+				}
+				c.SetDeadline(time.Now().Add(30 * time.Second))
+				switch i % 4 {
+				case 0:
+					c.Write(first)
+				case 1:
+					c.Write(first[:1])
+				case 2:
+					if (worker+i)%len(addrs) == 2 {
+						c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+					}
+					c.Write(message(10, 1))
+					c.Read(make([]byte, 14)) // an answer, or the end
+				}
+				c.Close()
+			}
+		}()
+	}
+	for range 8 {
+		<-done
+	}
+	// The kernel may still hold some that their clients have closed.
+	eventually(t, "nothing is counted any more", func() (empty bool) {
+		l, b := s.loops[0], &s.lobby
+		l.Call(func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			empty = b.oldest == nil && b.newest == nil && len(b.from) == 0 && b.leaving == 0 && b.leavingTLS == 0 &&
+				len(l.guests) == 0 && l.running == 0 && len(l.shaking) == 0 && l.strangers == 0
+		})
+		return empty && s.active.Load() == 0 && s.sealed.Load() == 0 && s.shaking.Load() == 0
+	})
+	if g.closedWith(ErrCrowded) == 0 {
+		t.Error("nobody made room: the test shows nothing")
+	}
+}
