@@ -40,7 +40,7 @@ func (c *Config) show(of func(*key) (value string, whole bool)) string {
 			name := k.name[strings.LastIndexByte(k.name, '.')+1:]
 			origin := c.Origin(k.name)
 			if !whole {
-				name, origin = "# "+name, origin+", and all of it"
+				name, origin = "# "+name, origin+"; shown in part, as it may hold a secret"
 			}
 			fmt.Fprintf(&b, "%-40s # %s\n", name+" = "+value, origin)
 		}
