@@ -325,7 +325,7 @@ func (d *Datasource) ask(ctx context.Context, cmd string, of *place, into any) e
 	}
 	answer, err := d.app.call(ctx, nil, text, maxAnswer)
 	if err == nil {
-		if err = json.Unmarshal(answer, into); err != nil {
+		if err = unmarshal(answer, into); err != nil {
 			err = fmt.Errorf("the answer is not what is expected: %w", err)
 		}
 	}

@@ -346,7 +346,7 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, c any) error {
 		seen(c)
 	}
 	var odd *json.UnmarshalTypeError
-	switch err := json.Unmarshal(text, c); {
+	switch err := unmarshal(text, c); {
 	case err == nil:
 		return nil
 	case errors.As(err, &odd) && odd.Field != "":
