@@ -237,12 +237,20 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 	src := c.Peek()
 	done := 0
 	defer func() { c.Discard(done) }()
-	if p.version == 0 && len(src) > 0 && (c.Text() || src[0] == '{') {
-		p.version = versionJSON
-		if c.Text() {
+	if p.version == 0 && len(src) > 0 {
+		at := blank(src)
+		if at == len(src) && at <= maxSpace && !c.Text() {
+			return nil // what is behind it says
+		}
+		switch {
+		case c.Text():
+			p.version = versionJSON
 			c.SendText()
-		} else if c.WebSocket() { // only clients whose payloads are objects do that
+		case at == len(src) || at > maxSpace || src[at] != '{': // binary
+		case c.WebSocket(): // only clients whose payloads are objects do that
 			p.setStyle(jsonrpc.StyleObject)
+		default:
+			p.version = versionJSON
 		}
 	}
 	if c.Text() && !p.json() {

@@ -9,7 +9,8 @@ import (
 )
 
 // versionJSON is the version of a connection that speaks JSON-RPC, plus its
-// jsonrpc.Style. It is said by the first byte or, on a WebSocket, by a text message.
+// jsonrpc.Style. It is said by the first byte that is no white space or, on a
+// WebSocket, by a text message.
 const versionJSON = 256 - jsonrpc.Styles
 
 func (p *peer) json() bool { return p.version >= versionJSON }
@@ -26,6 +27,18 @@ func (p *peer) maxUnanswered() int16 {
 		return maxUnanswered / 16
 	}
 	return maxUnanswered
+}
+
+// maxSpace is how many bytes of white space may come before the first request.
+const maxSpace = 64
+
+// blank returns how many bytes of white space src begins with. No CONNECT in binary
+// begins with one.
+func blank(src []byte) (n int) {
+	for n < len(src) && (src[n] == ' ' || src[n] == '\t' || src[n] == '\r' || src[n] == '\n') {
+		n++
+	}
+	return n
 }
 
 // asked is a SEND in JSON that waits for its answer. The answer comes with a
