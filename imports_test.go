@@ -28,6 +28,7 @@ var allowed = map[string][]string{
 	"diskio":    {},
 	"queue":     {},
 	"metrics":   {},
+	"guesses":   {},
 	"systemd":   {xsys},
 	"wukong":    {},
 	"settings":  {"github.com/BurntSushi/toml"},
@@ -48,8 +49,8 @@ var allowed = map[string][]string{
 
 	// The core knows no socket, no protocol and no disk.
 	"broker":  {"diskio", "message", "queue", "github.com/dchest/siphash"},
-	"session": {"diskio", "ack", "broker", "jsonrpc", "message", "netio", "queue", "wukong"},
-	"api":     {"diskio", "broker", "message", "metrics", "queue", "wukong"},
+	"session": {"diskio", "ack", "broker", "guesses", "jsonrpc", "message", "netio", "queue", "wukong"},
+	"api":     {"diskio", "broker", "guesses", "message", "metrics", "queue", "wukong"},
 	"cli":     {"diskio", "backup", "calibrate", "config", "hwprofile", "metrics", "settings", "store", "wal", "wukong"},
 	"": {"ack", "api", "backup", "broker", "cli", "config", "diskio", "handover", "hwprofile", "message", "metrics", "netio", "queue",
 		"ring", "session", "store", "systemd", "wal", "wukong"},

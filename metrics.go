@@ -144,6 +144,7 @@ func (b *box) register(r *metrics.Registry, cfg *config.Config) {
 		{"gatepost_sessions", "Logged-in connections.", true, func(s *session.Stats) *atomic.Int64 { return &s.Live }},
 		{"gatepost_logins_total", "Logins.", false, func(s *session.Stats) *atomic.Int64 { return &s.Logins }},
 		{"gatepost_logins_refused_total", "Logins refused.", false, func(s *session.Stats) *atomic.Int64 { return &s.LoginsFail }},
+		{"gatepost_logins_late_total", "Logins refused late, because too many wrong tokens came from their address.", false, func(s *session.Stats) *atomic.Int64 { return &s.LoginsLate }},
 		{"gatepost_sends_total", "SENDs admitted.", false, func(s *session.Stats) *atomic.Int64 { return &s.Sends }},
 		{"gatepost_sends_refused_total", "SENDs refused at admission.", false, func(s *session.Stats) *atomic.Int64 { return &s.SendsRefuse }},
 		{"gatepost_log_full_total", "Times the log's queue was full and senders were not read.", false, func(s *session.Stats) *atomic.Int64 { return &s.LogFull }},

@@ -24,7 +24,7 @@ func TestCrowdOfKnownOnes(t *testing.T) {
 			const room = 4
 			var displaced atomic.Int64
 			server := http.Server{
-				Handler:     guard(func() *[sha256.Size]byte { return nil }, new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Millisecond) })),
+				Handler:     guard(func() *[sha256.Size]byte { return nil }, new(turned), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Millisecond) })),
 				ConnContext: remember, ConnState: notice,
 			}
 			go func() { _ = server.Serve(newCrowd(ln, room, &displaced)) }()

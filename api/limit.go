@@ -25,9 +25,10 @@ const (
 	welcome = 250 * time.Millisecond
 	// idle is how long a connection may have nothing to say while others wait.
 	idle = time.Second
-	// guessPause is how long a wrong token waits for its answer: with 64
-	// connections, 640 guesses a second.
+	// guessPause is how long a wrong token waits for its answer, longPause one of
+	// an address that has had many: with 64 connections, 64 guesses a second.
 	guessPause = 100 * time.Millisecond
+	longPause  = time.Second
 )
 
 // slots lets in as many requests as it has room for.

@@ -90,7 +90,8 @@ type Server struct {
 	http    http.Server
 	body    time.Duration // for the body of a request to come in; set before Serve
 
-	unauthorized, displaced atomic.Int64
+	away      turned
+	displaced atomic.Int64
 
 	mu      sync.Mutex
 	waiting map[uint64]chan answer // requests by Origin.Conn; guarded by mu
@@ -123,7 +124,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	if o.Datasource.URL != "" {
 		s.source = newDatasource(o.Datasource, s)
 	}
-	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.unauthorized.Load)
+	values.CounterFunc("gatepost_http_unauthorized_total", "Requests without the token of the HTTP API, or with a wrong one.", s.away.count.Load)
 	values.CounterFunc("gatepost_http_displaced_total", "HTTP connections that made room for others before a request on them was let in.", s.displaced.Load)
 	values.CounterFunc("gatepost_streams_evicted_total", "Streams without an end whose pieces were forgotten, for others to have room.", s.streams.evicted.Load)
 	mux := http.NewServeMux()
@@ -131,7 +132,7 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
 	s.http = http.Server{
-		Handler:           s.settled(guard(s.token256, &s.unauthorized, sorry(mux))),
+		Handler:           s.settled(guard(s.token256, &s.away, sorry(mux))),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,

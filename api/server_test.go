@@ -314,7 +314,7 @@ func TestOtherSitesAreTurnedAway(t *testing.T) {
 			sum := sha256.Sum256([]byte(c.token))
 			return &sum
 		}
-		guard(want, new(atomic.Int64), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })).ServeHTTP(httptest.NewRecorder(), r)
+		guard(want, new(turned), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true })).ServeHTTP(httptest.NewRecorder(), r)
 		if reached != c.ok {
 			t.Errorf("Host %q, Origin %q, token %q: reached is %t", c.host, c.origin, c.token, reached)
 		}

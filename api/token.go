@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"gatepost/guesses"
 )
 
 // minToken is the shortest token in bytes: what is shorter can be guessed.
@@ -35,7 +39,7 @@ func ReadToken(path string) (string, error) {
 // public servers or as "Authorization: Bearer". /health needs none: it says
 // nothing but whether the box is well. token returns the hash of the token, nil
 // if none is asked for.
-func guard(token func() *[sha256.Size]byte, wrong *atomic.Int64, next http.Handler) http.Handler {
+func guard(token func() *[sha256.Size]byte, away *turned, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given := r.Header.Get("token")
 		if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok && given == "" {
@@ -56,8 +60,12 @@ func guard(token func() *[sha256.Size]byte, wrong *atomic.Int64, next http.Handl
 				g.known.Store(true)
 			}
 		case r.URL.Path != "/health":
-			wrong.Add(1)
-			turnAway(w, r, given != "")
+			away.count.Add(1)
+			pause := time.Duration(0) // who has no token is told at once
+			if given != "" {
+				pause = away.wrong(r)
+			}
+			turnAway(w, r, pause)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -88,12 +96,34 @@ func local(r *http.Request) bool {
 	return err == nil && u.Host == r.Host && name(r.Host)
 }
 
-// turnAway answers a request that has no token or a wrong one, and ends its
-// connection. Guesses take time; who has no token is told at once.
-func turnAway(w http.ResponseWriter, r *http.Request, guess bool) {
-	if guess {
+// turned is what is known of who is turned away. The zero value is ready.
+type turned struct {
+	count atomic.Int64 // requests
+
+	mu      sync.Mutex
+	guesses guesses.Table // guarded by mu
+}
+
+// wrong notes a wrong token and returns how long it waits for its answer.
+func (t *turned) wrong(r *http.Request) time.Duration {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return guessPause
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.guesses.Wrong(from.Addr(), time.Now()) {
+		return longPause
+	}
+	return guessPause
+}
+
+// turnAway answers, after a pause, a request that has no token or a wrong one, and
+// ends its connection.
+func turnAway(w http.ResponseWriter, r *http.Request, pause time.Duration) {
+	if pause > 0 {
 		select {
-		case <-time.After(guessPause):
+		case <-time.After(pause):
 		case <-r.Context().Done():
 		}
 	}

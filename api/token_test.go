@@ -7,8 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
+
+	"gatepost/guesses"
 )
 
 func TestAToken(t *testing.T) {
@@ -31,9 +32,9 @@ func TestAToken(t *testing.T) {
 	if err != nil || token != "0123456789abcdef" {
 		t.Fatalf("read %q, %v", token, err)
 	}
-	var wrong atomic.Int64
+	var away turned
 	hash := sha256.Sum256([]byte(token))
-	h := guard(func() *[sha256.Size]byte { return &hash }, &wrong, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	h := guard(func() *[sha256.Size]byte { return &hash }, &away, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for _, c := range []struct {
 		path, name, value string
 		code              int
@@ -57,7 +58,32 @@ func TestAToken(t *testing.T) {
 			t.Errorf("%+v: %d", c, w.Code)
 		}
 	}
-	if n := wrong.Load(); n != 6 {
+	if n := away.count.Load(); n != 6 {
 		t.Errorf("%d requests were not let in", n)
+	}
+}
+
+// Wrong tokens of the HTTP API wait for their answers, and longer from an address
+// that has had many.
+func TestWhoGuessesTheTokenWaits(t *testing.T) {
+	var away turned
+	from := func(addr string) *http.Request {
+		r := newRequest("GET", "/varz", nil)
+		r.RemoteAddr = addr
+		return r
+	}
+	for k := range guesses.Free {
+		if d := away.wrong(from("192.0.2.1:1000")); d != guessPause {
+			t.Errorf("wrong token %d waits %v, want %v", k+1, d, guessPause)
+		}
+	}
+	if d := away.wrong(from("192.0.2.1:2000")); d != longPause {
+		t.Errorf("a guess waits %v, want %v", d, longPause)
+	}
+	if d := away.wrong(from("192.0.2.2:1000")); d != guessPause {
+		t.Errorf("a wrong token of another address waits %v, want %v", d, guessPause)
+	}
+	if d := away.wrong(from("@")); d != guessPause { // no address
+		t.Errorf("a wrong token from nowhere waits %v, want %v", d, guessPause)
 	}
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"gatepost/broker"
@@ -32,14 +33,18 @@ func (g *Gate) connect(p *peer, f wukong.Frame) error {
 
 // enter logs a connection in or refuses it with the reason.
 func (g *Gate) enter(p *peer, c *wukong.Connect) {
-	answer := wukong.Connack{TimeDiff: time.Now().UnixMilli() - c.ClientTimestamp, NodeID: g.o.NodeID}
+	now := time.Now()
+	answer := wukong.Connack{TimeDiff: now.UnixMilli() - c.ClientTimestamp, NodeID: g.o.NodeID}
 	if c.Version > 3 || p.json() {
 		answer.ServerVersion = min(c.Version, wukong.LatestVersion)
 	}
 	var token *message.Token
+	guess := false
 	why := checkConnect(c)
 	if answer.Reason = wukong.ReasonAuthFail; why == nil {
-		answer.Reason, token = g.login(p, c, &answer)
+		if token, guess = g.checkToken(c); !guess {
+			answer.Reason = g.login(p, c, &answer)
+		}
 	}
 	if answer.Reason != wukong.ReasonSuccess {
 		answer.ServerKey, answer.Salt, answer.NodeID = nil, nil, 0
@@ -49,13 +54,17 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 			fields = append(fields, "err", why)
 		}
 		g.complaints.add(g.now, "login refused", fields...)
+		p.state = stateClosing
+		if guess && g.guesses.Wrong(p.conn.RemoteAddr().Addr(), now) {
+			g.answerLater(p, &answer, now)
+			return
+		}
 		if p.json() && why != nil {
 			g.reply(p, jsonrpc.AppendError(g.out[:0], g.call.ID, &jsonrpc.Error{
 				Code: int(answer.Reason), Message: fmt.Sprintf("%s: %v", answer.Reason, why)}))
 		} else {
 			g.connack(p, &answer)
 		}
-		p.state = stateClosing
 		p.conn.Close(errLogin)
 		return
 	}
@@ -84,16 +93,63 @@ func (g *Gate) enter(p *peer, c *wukong.Connect) {
 }
 
 func (g *Gate) connack(p *peer, a *wukong.Connack) bool {
+	return g.reply(p, g.appendConnack(g.out[:0], p, a))
+}
+
+// appendConnack appends the answer to the CONNECT at hand.
+func (g *Gate) appendConnack(dst []byte, p *peer, a *wukong.Connack) []byte {
 	if p.json() {
-		return g.reply(p, jsonrpc.AppendConnack(g.out[:0], g.call.ID, a, p.style()))
+		return jsonrpc.AppendConnack(dst, g.call.ID, a, p.style())
 	}
-	return g.reply(p, a.Append(g.out[:0], p.version))
+	return a.Append(dst, p.version)
 }
 
 // reply writes what was appended to g.out. It reports false if there is no room.
 func (g *Gate) reply(p *peer, out []byte) bool {
 	g.out = out
 	return p.conn.Write(out)
+}
+
+const (
+	// guessPause is how long who guesses tokens waits for each answer: inside any
+	// reasonable net.login_timeout.
+	guessPause = time.Second
+	// maxLate bounds the answers that wait, 100 to 300 bytes each.
+	maxLate = 1024
+)
+
+// late is an answer to a guess that waits.
+type late struct {
+	conn   uint64
+	at     time.Time
+	answer []byte
+}
+
+// answerLater has a guess wait for its answer, on a connection of which nothing is
+// taken any more. Where too many wait there is none: netio ends the connection, as
+// one that did not log in.
+func (g *Gate) answerLater(p *peer, a *wukong.Connack, now time.Time) {
+	g.stats.LoginsLate.Add(1)
+	if len(g.late) < maxLate {
+		g.late = append(g.late, late{p.conn.ID(), now.Add(g.guessPause), g.appendConnack(nil, p, a)})
+	}
+}
+
+// answerLate answers the guesses that have waited, and returns when the next one
+// has, below 0 if none waits.
+func (g *Gate) answerLate(now time.Time) time.Duration {
+	n := 0
+	for ; n < len(g.late) && !now.Before(g.late[n].at); n++ {
+		if c := g.loop.Lookup(g.late[n].conn); c != nil {
+			c.Write(g.late[n].answer)
+			c.Close(errLogin)
+		}
+	}
+	if g.late = slices.Delete(g.late, 0, n); len(g.late) == 0 {
+		g.late = nil // an attack is seldom
+		return -1
+	}
+	return g.late[0].at.Sub(now)
 }
 
 // checkConnect says what is wrong with what a client calls itself.
@@ -113,27 +169,32 @@ func checkConnect(c *wukong.Connect) error {
 	return nil
 }
 
-// login checks who a client is and exchanges keys. It returns the token that it checked,
-// nil if none is needed.
-func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) (wukong.Reason, *message.Token) {
-	var token *message.Token
-	if g.o.Tokens {
-		token = g.access.Account(c.UID).Token(c.DeviceFlag)
-		known := token != nil
-		if !known { // as much work, so that the time does not tell who has a token
-			token = new(message.Token)
-		}
-		if !token.Matches(c.Token) || !known {
-			return wukong.ReasonAuthFail, nil
-		}
+// checkToken returns the token that a client has, nil if none is needed, and whether
+// it has a wrong one.
+func (g *Gate) checkToken(c *wukong.Connect) (token *message.Token, wrong bool) {
+	if !g.o.Tokens {
+		return nil, false
 	}
+	token = g.access.Account(c.UID).Token(c.DeviceFlag)
+	known := token != nil
+	if !known { // as much work, so that the time does not tell who has a token
+		token = new(message.Token)
+	}
+	if !token.Matches(c.Token) || !known {
+		return nil, true
+	}
+	return token, false
+}
+
+// login checks what a client whose token is right may do, and exchanges keys.
+func (g *Gate) login(p *peer, c *wukong.Connect, answer *wukong.Connack) wukong.Reason {
 	if g.access.Banned(c.UID) {
-		return wukong.ReasonBan, nil
+		return wukong.ReasonBan
 	}
 	if !g.o.Encryption || p.json() {
-		return wukong.ReasonSuccess, token
+		return wukong.ReasonSuccess
 	}
-	return g.exchangeKeys(p, c, answer), token
+	return g.exchangeKeys(p, c, answer)
 }
 
 // exchangeKeys makes the keys of a connection.

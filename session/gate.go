@@ -9,6 +9,7 @@ import (
 
 	"gatepost/ack"
 	"gatepost/broker"
+	"gatepost/guesses"
 	"gatepost/jsonrpc"
 	"gatepost/message"
 	"gatepost/netio"
@@ -60,6 +61,7 @@ type Stats struct {
 	Live        atomic.Int64 // logged-in connections
 	Logins      atomic.Int64
 	LoginsFail  atomic.Int64 // refused with a CONNACK
+	LoginsLate  atomic.Int64 // of them those that wait for it, see late
 	Sends       atomic.Int64 // SENDs admitted
 	SendsRefuse atomic.Int64 // SENDs refused at admission
 	LogFull     atomic.Int64 // rounds in which the log's queue did not take the batch
@@ -141,6 +143,10 @@ type Gate struct {
 	topic  []byte
 	uid    []byte
 
+	guesses    guesses.Table
+	guessPause time.Duration // before the answer to a guess; set before the loop begins
+	late       []late        // answers to guesses, the oldest first
+
 	complaints complaints
 	oddClock   bool      // it was said that the clock cannot be right
 	refusedAt  time.Time // when it was last said that the log takes nothing
@@ -185,6 +191,8 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		unsent:   make(map[uint64][]wukong.Sendack),
 		parts:    make(map[uint64]jsonrpc.Splitter),
 		asked:    make(map[uint64][]asked),
+
+		guessPause: guessPause,
 	}
 	g.box.queue = queue.New(o.MailboxItems, o.MailboxBytes, (*broker.Delivery).Weight)
 	g.box.wake = loop.Wake
@@ -419,6 +427,9 @@ func (g *Gate) OnRound(now time.Time) time.Duration {
 		next = earlier(next, d)
 	}
 	if d := g.cursors(); d >= 0 {
+		next = earlier(next, d)
+	}
+	if d := g.answerLate(now); d >= 0 {
 		next = earlier(next, d)
 	}
 	g.scansGoOn()
