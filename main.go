@@ -338,10 +338,12 @@ func (b *box) build(cfg *config.Config) (err error) {
 		return err
 	}
 	values := metrics.NewRegistry()
+	_, sites := cfg.Net.Origins(cfg.Session.TokenAuth)
 	b.api = api.New(api.Options{
 		Outbox:     len(b.outboxes),
 		Limits:     limits,
 		Version:    version,
+		Sites:      sites,
 		IDFloor:    b.core.MaxMessageID(),
 		Routes:     api.Routes{TCP: routed(cfg.API.RouteTCP, b.server.TCPAddr()), WS: routed(cfg.API.RouteWS, b.server.WSAddr()), WSS: routed("auto", b.server.WSSAddr())},
 		Slots:      api.Slots{Connections: cfg.API.MaxConnections, Reads: cfg.API.MaxReads, Changes: cfg.API.MaxChanges, Sends: cfg.API.MaxSends},

@@ -33,11 +33,25 @@ type box struct {
 // newBox returns a box with the group g, of alice and bob.
 func newBox(t testing.TB) *box {
 	t.Helper()
+	x := newBoxOf(t, nil)
+	if code, text := post(x.Server, "/channel", group("g", "alice", "bob")); code != 200 {
+		t.Fatal(code, text)
+	}
+	return x
+}
+
+// newBoxOf returns an empty box of which change, if there is one, has set more.
+func newBoxOf(t testing.TB, change func(*Options)) *box {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	x := &box{ids: make(map[string]*message.Channel), kept: make(map[*message.Channel][]message.Record)}
 	x.core = broker.New(broker.Options{Logger: logger, DedupWindow: 1000, MaxChannels: 100, InboxItems: 16, InboxBytes: 1 << 20}, x)
-	x.Server = New(Options{Limits: Limits{MaxMembers: 10, MaxPayload: 1 << 15}, Health: func() error { return nil },
-		Backup: func(w io.Writer) error { _, err := w.Write([]byte("a backup")); return err }, Logger: logger}, x.core, x, x, metrics.NewRegistry())
+	o := Options{Limits: Limits{MaxMembers: 10, MaxPayload: 1 << 15}, Health: func() error { return nil },
+		Backup: func(w io.Writer) error { _, err := w.Write([]byte("a backup")); return err }, Logger: logger}
+	if change != nil {
+		change(&o)
+	}
+	x.Server = New(o, x.core, x, x, metrics.NewRegistry())
 	done := make(chan error)
 	go func() { done <- x.core.Run([]broker.Outbox{x.Server}) }()
 	t.Cleanup(func() {
@@ -46,9 +60,6 @@ func newBox(t testing.TB) *box {
 			t.Error(err)
 		}
 	})
-	if code, text := post(x.Server, "/channel", group("g", "alice", "bob")); code != 200 {
-		t.Fatal(code, text)
-	}
 	return x
 }
 

@@ -34,6 +34,7 @@ type Options struct {
 	Limits
 	IDFloor    int64         // ids of messages are above it
 	Version    string        // of the broker
+	Sites      []string      // whose pages may read answers, as browsers name them in Origin
 	Slots      Slots         // how much HTTP may do at a time
 	Routes     Routes        // that clients are told
 	Wait       time.Duration // for the log to take and answer a change; 0: 10 s
@@ -131,8 +132,9 @@ func New(o Options, core *broker.Broker, log Proposer, archive Archive, values *
 	for _, r := range s.routes() {
 		mux.HandleFunc(r.method+" "+r.path, r.handler)
 	}
+	all := sorry(mux)
 	s.http = http.Server{
-		Handler:           s.settled(guard(s.token256, &s.away, sorry(mux))),
+		Handler:           s.settled(forSites(o.Sites, all, guard(s.token256, &s.away, all))),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,

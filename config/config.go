@@ -158,7 +158,7 @@ type Net struct {
 }
 
 // Origins returns which sites' pages may open a WebSocket: any, or besides those of
-// the host that they connect to those of the list. tokens says that clients log in
+// the host that they connect to those of the list, which HTTP answers too. tokens says that clients log in
 // with one, which a page of another site has not.
 func (n Net) Origins(tokens bool) (anySite bool, list []string) {
 	switch n.WSOrigins {

@@ -172,7 +172,7 @@ func table() []key {
 		{name: "net.rate", live: true, kind: integer, builtin: "0", min: 1, max: 1_000_000, zero: "no limit", at: func(c *Config) any { return &c.Net.Rate },
 			help: "SEND frames per second that one connection may send."},
 		{name: "net.ws_origins", kind: text, builtin: "auto", at: func(c *Config) any { return &c.Net.WSOrigins },
-			help: "Which web pages may open a WebSocket; programs that are no browser may always. `same`: those of the host that they connect to, if that is an address, localhost or the name of this machine. Sites, separated by commas (`https://app.example.org`): those too. `any`: all. `auto`: `any` with session.token_auth, else `same`."},
+			help: "Which web pages may open a WebSocket; programs that are no browser may always. `same`: those of the host that they connect to, if that is an address, localhost or the name of this machine. Sites, separated by commas (`https://app.example.org`): those too, and they may use the HTTP API with its token (CORS). `any`: all. `auto`: `any` with session.token_auth, else `same`."},
 
 		{name: "queue.log_items", kind: integer, min: 16, max: 1_000_000, at: func(c *Config) any { return &c.Queue.LogItems },
 			help: "Batches waiting for the log."},

@@ -184,7 +184,7 @@ func TestHostileHTTP(t *testing.T) {
 			t.Errorf("%s: %d failed, the first one: %v", name, n, first.Load())
 		}
 	}
-	phase("wrong tokens", 1000, 60, func(i int) error {
+	phase("wrong tokens", 400, 60, func(i int) error {
 		code, text, err := request(nil, "GET", "/varz", fmt.Sprintf("guess-number-%08d", i), "")
 		if code == 401 || ended(err) {
 			return nil

@@ -49,3 +49,36 @@ func TestWebPagesOfOtherSites(t *testing.T) {
 		})
 	}
 }
+
+// A browser asks the HTTP API for a page before the page does, without the token, and
+// learns which site's page may: those of the list.
+func TestWebPagesAndTheAPI(t *testing.T) {
+	const elsewhere, listed = "https://elsewhere.example.org", "https://app.example.org"
+	for _, c := range []struct {
+		name, list, origin, allowed string
+		status                      int
+	}{
+		{"a site of the list", listed, listed, listed, 204},
+		{"another one", listed, elsewhere, "", 405},
+		{"any for WebSockets", "any", elsewhere, "", 405},
+		{"no list", "auto", listed, "", 405},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := start(t, set("net.ws_origins", c.list))
+			r, err := http.NewRequest("OPTIONS", "http://"+b.http+"/message/send", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Origin", c.origin)
+			r.Header.Set("Access-Control-Request-Method", "POST")
+			res, err := (&http.Client{Timeout: never}).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if got := res.Header.Get("Access-Control-Allow-Origin"); res.StatusCode != c.status || got != c.allowed {
+				t.Errorf("%d for %q, want %d for %q", res.StatusCode, got, c.status, c.allowed)
+			}
+		})
+	}
+}
