@@ -166,7 +166,10 @@ type Location struct {
 }
 
 // Checksum is CRC32C, for which processors have an instruction.
-func Checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)) }
+func Checksum(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
+
+// castagnoli is looked up once: MakeTable is asked for each message otherwise.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Page is a stretch of one channel, read back from where it is stored.
 type Page struct {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 )
 
 // Kind says what a record changes.
@@ -116,7 +115,7 @@ type Record struct {
 // the user's others; never 0. Two devices of one user and flag have the same one
 // with a probability of 6e-8.
 func DeviceTag(id []byte) uint32 {
-	return max(crc32.Checksum(id, crc32.MakeTable(crc32.Castagnoli))>>8, 1)
+	return max(Checksum(id)>>8, 1)
 }
 
 // ErrRecord is returned when bytes are not a record. It is wrapped with what
