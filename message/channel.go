@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"unicode/utf8"
 )
 
 // Channel is the immutable head of a channel. There is one per channel and
@@ -75,25 +76,44 @@ const MaxClientMsgNo = 256
 // CheckChannelID says what is wrong with an id as clients and applications write
 // it: that of a person is their uid.
 func CheckChannelID(t uint8, id []byte) error {
-	odd := "@#&"
-	if t == ChannelAgent || t == ChannelTopic { // "uid@agent", "community@topic"
+	odd, two := "@#&", t == ChannelAgent || t == ChannelTopic // "uid@agent", "community@topic"
+	if two {
 		odd = "#&"
 	}
 	switch {
-	case len(bytes.TrimSpace(id)) == 0:
+	case blank(id):
 		return errors.New("it is empty")
 	case Reserved(id):
 		return fmt.Errorf("it ends in %s or %s, which are for events and commands", eventsSuffix, commandsSuffix)
-	case bytes.ContainsAny(id, odd):
+	case hasOdd(id, odd[0]):
 		return fmt.Errorf("it has one of %q", odd)
 	case t == ChannelAgent && !isPair(id):
 		return errors.New("it is not like uid@agent")
 	}
 	most := MaxName
-	if t == ChannelAgent || t == ChannelTopic { // two names
+	if two {
 		most = 2*MaxName + 1
 	}
 	return CheckName(id, most)
+}
+
+// blank reports whether there is nothing but spaces. Every SEND asks.
+func blank(id []byte) bool {
+	if len(id) > 0 && id[0] > ' ' && id[0] < utf8.RuneSelf {
+		return false
+	}
+	return len(bytes.TrimSpace(id)) == 0
+}
+
+// hasOdd reports whether there is '#', '&' or one more byte. Ids are short:
+// bytes.ContainsAny takes longer to begin.
+func hasOdd(id []byte, more byte) bool {
+	for _, c := range id {
+		if c == '#' || c == '&' || c == more {
+			return true
+		}
+	}
+	return false
 }
 
 func isPair(id []byte) bool {

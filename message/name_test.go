@@ -35,6 +35,26 @@ func TestWhatMayBeAName(t *testing.T) {
 	}
 }
 
+func TestWhatMayBeAChannelID(t *testing.T) {
+	const long = "7f6c1f0a-4d1e-4a53-9a06-1d0c3c2b9a11"
+	for _, c := range []struct {
+		typ  uint8
+		id   string
+		fine bool
+	}{
+		{ChannelPerson, "a", true}, {ChannelGroup, long, true}, {ChannelGroup, " a", true}, {ChannelGroup, "用户1", true}, {ChannelGroup, "\u3000a", true},
+		{ChannelGroup, "", false}, {ChannelGroup, "  ", false}, {ChannelGroup, "\u3000", false}, {ChannelGroup, "\u00a0 ", false}, {ChannelGroup, "\n", false},
+		{ChannelGroup, "@", false}, {ChannelGroup, "a#", false}, {ChannelGroup, "&" + long, false}, {ChannelGroup, long + "@", false}, {ChannelPerson, "a@b", false},
+		{ChannelAgent, "a@b", true}, {ChannelAgent, "a", false}, {ChannelAgent, "a@", false}, {ChannelAgent, "a@b@c", false}, {ChannelAgent, "a@b#", false},
+		{ChannelTopic, "a@b", true}, {ChannelTopic, "a", true}, {ChannelTopic, "@&", false},
+		{ChannelGroup, "a____cmd", false}, {ChannelGroup, "a____event", false}, {ChannelTopic, "a@b____cmd", false},
+	} {
+		if err := CheckChannelID(c.typ, []byte(c.id)); (err == nil) != c.fine {
+			t.Errorf("type %d, %q: %v", c.typ, c.id, err)
+		}
+	}
+}
+
 func TestAllocsOfCheckName(t *testing.T) {
 	name := []byte("7f6c1f0a-4d1e-4a53-9a06-1d0c3c2b9a11-é😀")
 	if n := testing.AllocsPerRun(100, func() {
