@@ -28,13 +28,25 @@ const (
 // With equal checksums the public servers let the order depend on the sender,
 // which splits the channel in two; here the uid that sorts last comes first.
 func PersonChannel(dst []byte, a, b []byte) []byte {
-	ha, hb := crc32.ChecksumIEEE(a), crc32.ChecksumIEEE(b)
+	ha, hb := checksum(a), checksum(b)
 	if ha < hb || ha == hb && bytes.Compare(a, b) < 0 {
 		a, b = b, a
 	}
 	dst = append(dst, a...)
 	dst = append(dst, '@')
 	return append(dst, b...)
+}
+
+// checksum is crc32.ChecksumIEEE, which takes longer to begin than a uid is long.
+func checksum(uid []byte) uint32 {
+	if len(uid) >= 16 {
+		return crc32.ChecksumIEEE(uid)
+	}
+	sum, table := ^uint32(0), crc32.IEEETable
+	for _, c := range uid {
+		sum = table[byte(sum)^c] ^ sum>>8
+	}
+	return ^sum
 }
 
 // PersonPeer returns the other party of a person channel as self sees it, self

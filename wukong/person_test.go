@@ -33,6 +33,15 @@ func TestPersonChannelIsOneChannelEvenIfTheChecksumsCollide(t *testing.T) {
 	}
 }
 
+func TestTheChecksumOfAShortUIDIsThatOfALongOne(t *testing.T) {
+	uid := []byte("\x00\xff7f6c1f0a-4d1e-4a53-9a06-1d0c3c2b9a11-é😀")
+	for n := range len(uid) + 1 {
+		if got, want := checksum(uid[:n]), crc32.ChecksumIEEE(uid[:n]); got != want {
+			t.Errorf("%q: %#x, want %#x", uid[:n], got, want)
+		}
+	}
+}
+
 func TestPersonPeerIsTheOtherParty(t *testing.T) {
 	for _, c := range []struct{ channel, self, want string }{
 		{"bob@alice", "bob", "alice"},
