@@ -269,12 +269,12 @@ func (g *Gate) OnRead(c *netio.Conn) error {
 			done = len(src)
 			return nil
 		}
-		if c.Pending() >= maxUnread || len(g.unsent[c.ID()]) > 0 { // no more questions
+		if c.Pending() >= maxUnread || len(of(g.unsent, c.ID())) > 0 { // no more questions
 			g.pause(p, pauseDeaf)
 			c.WantDrained()
 			return nil
 		}
-		if p.owed >= p.maxUnanswered() || len(g.held[c.ID()]) > 0 {
+		if p.owed >= p.maxUnanswered() || len(of(g.held, c.ID())) > 0 {
 			g.pause(p, pauseOwed)
 			return nil
 		}

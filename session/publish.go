@@ -210,13 +210,19 @@ func (g *Gate) address(p *peer, s *wukong.Send) wukong.Reason {
 // contents looks at the rest of a SEND, but for its payload if that is encrypted.
 func (g *Gate) contents(p *peer, s *wukong.Send) wukong.Reason {
 	switch {
-	case message.CheckName(s.ClientMsgNo, message.MaxClientMsgNo) != nil, len(s.StreamNo)+len(s.Topic) > maxTopic,
-		message.CheckName(s.StreamNo, maxTopic) != nil, message.CheckName(s.Topic, maxTopic) != nil, p.keys == nil && len(s.Payload) > g.o.MaxPayload:
+	case message.CheckName(s.ClientMsgNo, message.MaxClientMsgNo) != nil,
+		len(s.StreamNo)+len(s.Topic) > 0 && !fineTopic(s.StreamNo, s.Topic),
+		p.keys == nil && len(s.Payload) > g.o.MaxPayload:
 		return wukong.ReasonNotAllowSend
 	case p.keys != nil && !g.cipher(p).CheckSendKey(s):
 		return wukong.ReasonPayloadDecodeError
 	}
 	return wukong.ReasonSuccess
+}
+
+// fineTopic reports whether a record may have a stream number and a topic.
+func fineTopic(streamNo, topic []byte) bool {
+	return len(streamNo)+len(topic) <= maxTopic && message.CheckName(streamNo, maxTopic) == nil && message.CheckName(topic, maxTopic) == nil
 }
 
 // maxTopic bounds a stream number and a topic together, in bytes: a record keeps
@@ -332,10 +338,19 @@ func (g *Gate) refuse(b *message.Batch) {
 	b.Release()
 }
 
+// of returns the answers that wait for a connection. There are nearly always none of
+// any, and every frame asks: it is seen without a look into the table.
+func of(waiting map[uint64][]wukong.Sendack, id uint64) []wukong.Sendack {
+	if len(waiting) == 0 {
+		return nil
+	}
+	return waiting[id]
+}
+
 // answerHeld gives a connection's refusals when nothing before them is owed.
 func (g *Gate) answerHeld(p *peer) {
 	id := p.conn.ID()
-	held := g.held[id]
+	held := of(g.held, id)
 	if len(held) == 0 || int(p.owed) > len(held) {
 		return
 	}
@@ -351,7 +366,7 @@ func (g *Gate) answer(p *peer, a wukong.Sendack) {
 	p.owed--
 	g.sendack(p, a)
 	g.answerHeld(p)
-	if p.owed <= p.maxUnanswered()/2 && len(g.held[p.conn.ID()]) == 0 {
+	if p.owed <= p.maxUnanswered()/2 && len(of(g.held, p.conn.ID())) == 0 {
 		g.resume(p, pauseOwed)
 	}
 }
@@ -360,7 +375,7 @@ func (g *Gate) answer(p *peer, a wukong.Sendack) {
 // answer is dropped or overtaken.
 func (g *Gate) sendack(p *peer, a wukong.Sendack) {
 	id := p.conn.ID()
-	if rest := g.unsent[id]; len(rest) > 0 || !g.writeAck(p, &a) {
+	if rest := of(g.unsent, id); len(rest) > 0 || !g.writeAck(p, &a) {
 		g.unsent[id] = append(rest, a)
 	}
 }
