@@ -116,11 +116,11 @@ type Broker struct {
 	key        []byte
 	devices    [16]byte // key of the hashes of device ids
 	record     message.Record
-	ahead      message.Record
-	near       [lookAhead]nearby    // of the messages around the one that is applied
-	keys       [lookAhead][2]uint64 // of the messages around the one that is applied
-	outboxes   []Outbox             // per loop
-	outgoing   [][]Delivery         // per loop, posted once per round of the inbox and when there are many
+	ahead      [lookAhead]message.Record // around the one that is applied; Kind 0: could not be read
+	near       [lookAhead]nearby         // of the messages around the one that is applied
+	keys       [lookAhead][2]uint64      // of the messages around the one that is applied
+	outboxes   []Outbox                  // per loop
+	outgoing   [][]Delivery              // per loop, posted once per round of the inbox and when there are many
 }
 
 // New returns a broker over a store that is as empty as it is.
@@ -325,14 +325,16 @@ func (b *Broker) apply(c *message.Committed) error {
 		b.checkpoint(c)
 		b.follow(c.Index)
 	}
-	r := &b.record
 	for i := range batch.Len() {
-		if i%lookAhead == 0 && !batch.Volatile() {
+		r := &b.ahead[i%lookAhead]
+		if i%lookAhead == 0 {
 			b.prepare(batch, i)
 		}
-		if err := batch.Record(i, r); err != nil {
-			return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): %w",
-				i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), err)
+		if r.Kind == 0 {
+			if err := batch.Record(i, r); err != nil {
+				return fmt.Errorf("cannot apply record %d of log index %d (generation %d, offset %d): %w",
+					i, c.Index, c.Generation, c.Offset+int64(batch.Offset(i)), err)
+			}
 		}
 		switch r.Kind {
 		case message.KindMessage:
@@ -355,6 +357,7 @@ func (b *Broker) apply(c *message.Committed) error {
 	}
 	if n := batch.Len(); n > 0 {
 		b.markedBy(batch.Origin(n - 1))
+		clear(b.ahead[:min(n, lookAhead)]) // they are views on the batch
 	}
 	return nil
 }
@@ -381,16 +384,20 @@ func (b *Broker) notDurable(batch *message.Batch, err error) {
 	}
 }
 
-// prepare finds the channels of the messages from record i on, computes their keys
-// and has what the window needs for them at hand. Those without a client_msg_no have
-// none, and what cannot be read is found by apply. A record in between may make or
-// delete a channel: see message.
+// prepare reads the records from i on. For the messages among them that are stored it
+// finds the channels, computes the keys and has what the window needs for them at
+// hand; those without a client_msg_no have none. What cannot be read apply reads
+// again, for the error. A record in between may make or delete a channel: see message.
 func (b *Broker) prepare(batch *message.Batch, i int) {
-	r := &b.ahead
 	n, wanted := min(batch.Len()-i, lookAhead), false
 	for j := range n {
+		r := &b.ahead[j]
 		b.near[j] = nearby{}
-		if batch.Record(i+j, r) == nil && r.Kind == message.KindMessage && len(r.ClientMsgNo) > 0 {
+		if batch.Record(i+j, r) != nil {
+			r.Kind = 0
+			continue
+		}
+		if r.Kind == message.KindMessage && len(r.ClientMsgNo) > 0 && !batch.Volatile() {
 			ch := b.channels[string(b.channelKey(r.ChannelType, r.ChannelID))]
 			born := r.MessageID // it makes the channel, if it is the first
 			if ch != nil {

@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -57,5 +58,28 @@ func TestABrokerThatCannotGoOnSaysSo(t *testing.T) {
 	}
 	if err := <-ran; err == nil || !strings.Contains(err.Error(), "cannot apply record 0 of log index 1") {
 		t.Errorf("run: %v", err)
+	}
+}
+
+// Records are read some at a time: one that cannot be read is named, and those before
+// it are carried out.
+func TestTheRecordThatCannotBeReadIsNamed(t *testing.T) {
+	for _, volatile := range []bool{false, true} {
+		for _, bad := range []int{0, 1, lookAhead - 1, lookAhead, lookAhead + 3} {
+			b := newBox(t, Options{DedupWindow: 100})
+			batch := message.NewBatch(volatile)
+			for i := range lookAhead + 5 {
+				r := say("a", "a@b", fmt.Sprint(i))
+				batch.Add(&r, message.Origin{Conn: 7, MessageID: int64(i + 1)})
+			}
+			binary.LittleEndian.PutUint32(batch.Bytes()[batch.Offset(bad):], 3)
+			want := fmt.Sprintf("cannot apply record %d of log index 1", bad)
+			if err := b.apply(&message.Committed{Index: 1, Generation: 1, Batch: batch}); err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, message.ErrRecord) {
+				t.Errorf("volatile %v: %v, want %s", volatile, err, want)
+			}
+			if n := len(b.outgoing[0]); n != bad {
+				t.Errorf("volatile %v: %d answers before record %d, which cannot be read", volatile, n, bad)
+			}
+		}
 	}
 }
