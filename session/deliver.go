@@ -183,7 +183,6 @@ func (g *Gate) sent(p *peer, ref int32, messageID int64, seq uint64) {
 // write appends a RECV to the output. It reports false if there is no room: then
 // OnWritable says when to go on.
 func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
-	g.uid = append(g.uid[:0], p.uid...)
 	v := &g.recv
 	stream, topic := r.Stream()
 	*v = wukong.Recv{
@@ -210,7 +209,7 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 		v.Flags &^= wukong.FlagRedDot // one's own message is not unread
 	}
 	if r.ChannelType == message.ChannelPerson { // of an agent's channel the id is the pair
-		v.ChannelID = wukong.PersonPeer(v.ChannelID, g.uid)
+		v.ChannelID = wukong.PersonPeer(v.ChannelID, []byte(p.uid))
 	}
 	switch {
 	case p.json():

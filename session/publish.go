@@ -92,9 +92,8 @@ func (g *Gate) submit(p *peer, s *wukong.Send) {
 }
 
 // accept puts a SEND that was admitted into the round's batch, decrypted where
-// it stays: the one inbound copy.
+// it stays: the one inbound copy. Its channel is in g.id, its sender in g.uid.
 func (g *Gate) accept(p *peer, s *wukong.Send) wukong.Reason {
-	g.uid = append(g.uid[:0], p.uid...)
 	r := &g.record
 	*r = message.Record{
 		Kind:        message.KindMessage,
@@ -175,7 +174,7 @@ func (g *Gate) batch(volatile bool) *message.Batch {
 }
 
 // admit decides on a SEND from all but its payload, if that is encrypted. It
-// leaves the channel's storage id in g.id.
+// leaves the channel's storage id in g.id and the sender in g.uid.
 func (g *Gate) admit(p *peer, s *wukong.Send) wukong.Reason {
 	if g.o.Rate > 0 && !p.spend(g.now.UnixMilli(), g.o.Rate) {
 		return wukong.ReasonRateLimit
