@@ -108,14 +108,14 @@ func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 	if !message.KnownType(typ) {
 		return message.ReasonChannelType
 	}
-	if reason := a.limited(typ, channelID, uid); reason != message.ReasonSuccess {
+	r := a.rules(typ, channelID)
+	if reason := a.limited(r, uid); reason != message.ReasonSuccess {
 		return reason
 	}
 	if a.Banned(uid) { // the connection ends, this came before
 		return message.ReasonBan
 	}
 	persons := a.persons.Load() > 0
-	r := a.rules(typ, channelID)
 	if r == nil && !message.SelfMade(typ) {
 		return message.ReasonSubscriberNotExist
 	}
@@ -154,14 +154,14 @@ func (a *Access) MayPublish(typ uint8, channelID, uid []byte) uint8 {
 }
 
 // limited says what stands against a message whoever sends it: who may send
-// nothing, a channel to which nothing is sent.
-func (a *Access) limited(typ uint8, channelID, uid []byte) uint8 {
+// nothing, a channel to which nothing is sent. r is what holds for the channel.
+func (a *Access) limited(r *rules, uid []byte) uint8 {
 	if a.persons.Load() > 0 {
 		if own := a.rules(message.ChannelPerson, uid); own != nil && own.info&message.InfoSendBan != 0 {
 			return message.ReasonSendBan
 		}
 	}
-	if r := a.rules(typ, channelID); r != nil {
+	if r != nil {
 		switch {
 		case r.info&message.InfoBan != 0:
 			return message.ReasonBan
@@ -176,7 +176,7 @@ func (a *Access) limited(typ uint8, channelID, uid []byte) uint8 {
 // ReasonSuccess if nothing does. It is the part of MayPublish and MayPublishAny that
 // needs no member.
 func (a *Access) Barred(typ uint8, channelID, uid []byte) uint8 {
-	return a.limited(typ, channelID, uid)
+	return a.limited(a.rules(typ, channelID), uid)
 }
 
 // Banned says whether a user may not log in.
@@ -228,10 +228,11 @@ func (a *Access) MayPublishAny(typ uint8, channelID, uid []byte) uint8 {
 	if !message.KnownType(typ) {
 		return message.ReasonChannelType
 	}
-	if reason := a.limited(typ, channelID, uid); reason != message.ReasonSuccess {
+	r := a.rules(typ, channelID)
+	if reason := a.limited(r, uid); reason != message.ReasonSuccess {
 		return reason
 	}
-	if !message.SelfMade(typ) && a.rules(typ, channelID) == nil {
+	if !message.SelfMade(typ) && r == nil {
 		return message.ReasonChannelNotExist
 	}
 	return message.ReasonSuccess
