@@ -69,7 +69,7 @@ func TestAFullMailboxForgetsNothing(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 5))
 	woken := 0
-	m := mailbox{queue: queue.New(8, 0, (*broker.Delivery).Weight), wake: func() { woken++ }, gone: new(atomic.Int64)}
+	m := mailbox{queue: queue.New(8, 0, (*broker.Delivery).Weight), wake: func() { woken++ }, gone: new(atomic.Int64), spans: maxMissed}
 	ch := &message.Channel{ID: "c"}
 	next, pushed, acks, acked := uint64(1), uint64(0), 0, 0
 	known := uint64(0) // all up to it was delivered or is known to be missing
@@ -140,7 +140,7 @@ func TestAConnectionSpendsWhatItsRateGives(t *testing.T) {
 // no room and the next one does.
 func TestAMailboxIsBoundedByWhatItPins(t *testing.T) {
 	const most, size = 1 << 20, 100 << 10
-	m := mailbox{queue: queue.New(10_000, most, (*broker.Delivery).Weight), wake: func() {}, gone: new(atomic.Int64)}
+	m := mailbox{queue: queue.New(10_000, most, (*broker.Delivery).Weight), wake: func() {}, gone: new(atomic.Int64), spans: maxMissed}
 	ch := &message.Channel{ID: "c"}
 	seq := uint64(0)
 	for range 100 {
