@@ -310,6 +310,22 @@ func TestWhatADeviceDidNotAcknowledgeComesAgain(t *testing.T) {
 	}
 }
 
+// What one device of a user sends is for their others: a device that is here and has
+// not acknowledged it gets it when it comes again, also if it is the first of a channel.
+func TestWhatAnotherDeviceOfTheUserSentComesAgain(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	come := func(tag uint32, conn uint64) []Delivery {
+		return b.arrive(&Attach{UID: "bob", Conn: conn, Loop: 1, Tag: tag, DeviceID: fmt.Sprint("d", tag)})
+	}
+	come(1, 1)
+	come(2, 2)
+	r := say("bob", "alice@bob", "1")
+	r.Tag = 1
+	b.commit(r, false, nil)
+	b.expect("the other one, which acknowledged nothing", come(2, 3), "kick 2 reason 0", "missed by 3: 1 to 1")
+	b.expect("the one that sent it", come(1, 4), "kick 1 reason 0")
+}
+
 func TestMembersComeAndGo(t *testing.T) {
 	b := newBox(t, Options{DedupWindow: 10})
 	say := func(from, no string) message.Record {

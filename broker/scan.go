@@ -123,13 +123,14 @@ func (b *Broker) look(u *user, to *connection, c *CatchUp) {
 }
 
 // moving is called before the read position of a device moves. The user's other
-// devices to whose cursors the channel has not come yet get what was there when they
-// came: their position is not that of the one that moves.
+// devices that are here get what they have not acknowledged: their position is not
+// that of the one that moves. others says that the cursor of one of them has not come
+// to the channel yet.
 func (m *membership) moving(device uint8, tag uint32) (others bool) {
 	for i := range m.user.online {
-		if to := &m.user.online[i]; to.device == device && to.tag != tag && to.withholds(m) {
+		if to := &m.user.online[i]; to.device == device && to.tag != tag {
 			m.settle(device, to.tag)
-			others = true
+			others = others || to.withholds(m)
 		}
 	}
 	return others
