@@ -244,7 +244,12 @@ func (g *Gate) fallBack(p *peer, ch *message.Channel, member, seq, last uint64) 
 	if _, known := g.find[streamKey{p.conn.ID(), ch}]; !known && (p.scan&scanAgain != 0 || !g.room(p, 1)) {
 		return false
 	}
-	if ref := g.stream(p, ch, member); ref >= 0 {
+	switch ref := g.stream(p, ch, member); {
+	case ref < 0:
+	case p.scan&scanAgain != 0 && g.streams[ref].last == 0 && !g.streams[ref].behind:
+		g.settle(ref) // of a membership of which nothing was pushed: apply says where it begins
+		return false
+	default:
 		g.lag(p, ref, seq, last)
 	}
 	return true

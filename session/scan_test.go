@@ -206,6 +206,105 @@ func TestAPushThatTheMailboxForgotIsNotPassedOver(t *testing.T) {
 	}
 }
 
+// A push is dropped while apply's word that older messages of its channel wait is still
+// in the mailbox, and there is no room for a stream. The channel gets one right after
+// that, and must not go on behind the push as if it had never been.
+func TestAPushThatIsDroppedBeforeItsChannelIsKnownIsNotPassedOver(t *testing.T) {
+	const channels, late, lost = 3 * portion, 2*portion + 5, 3 // of some lost channels there is room for one
+	r := prepareRig(t, func(o *Options) { o.InflightMax, o.MailboxItems, o.CursorInterval = 1, 1, time.Hour })
+	name := func(i int) string { return fmt.Sprint("team", i) }
+	type stop struct{ held, free chan struct{} }
+	first, second := stop{make(chan struct{}), make(chan struct{})}, stop{make(chan struct{}), make(chan struct{})}
+	r.putting = func(id string, seq uint64) {
+		for _, at := range []struct {
+			stop
+			id  string
+			seq uint64
+		}{{first, "others", 1}, {second, "others", 2}} {
+			if id == at.id && seq == at.seq {
+				close(at.held)
+				<-at.free
+			}
+		}
+	}
+	r.begin()
+	say := func(id string, flags uint8) message.Record {
+		return message.Record{Kind: message.KindMessage, Flags: message.FlagServer | flags, MessageID: r.gate.ids.Next(time.Now()), ChannelType: message.ChannelGroup,
+			ChannelID: []byte(id), FromUID: []byte("alice"), Payload: []byte("hello")}
+	}
+	propose := func(all ...message.Record) {
+		b := message.NewBatch(all[0].Flags&wukong.FlagNoPersist != 0)
+		for i := range all {
+			b.Add(&all[i], message.Origin{})
+		}
+		if err := r.Propose(b); err != nil {
+			t.Error(err)
+		}
+	}
+	r.change(group(message.OpCreate, "others", "carol"))
+	for i := range channels {
+		r.change(group(message.OpCreate, name(i), "bob"), say(name(i), 0))
+	}
+	bob := r.login("bob", "b")
+	until(t, "the loop knows as many channels as it may", func() bool { _, behind := r.streams(); return behind == maxBehind-1 })
+	propose(say("others", 0))
+	<-first.held // apply answers nothing now
+	got := make(map[string][]uint32)
+	read := func() {
+		if m := bob.recvs(1)[0]; m.MessageSeq > 0 {
+			got[string(m.ChannelID)] = append(got[string(m.ChannelID)], m.MessageSeq)
+			bob.ack(m)
+		}
+	}
+	scan := func() (s scanState) {
+		r.gate.loop.Call(func() {
+			for i := range r.gate.streams {
+				if p := r.gate.streams[i].peer; p != nil {
+					s = p.scan
+				}
+			}
+		})
+		return s
+	}
+	for range maxBehind {
+		if scan()&scanAsked != 0 {
+			break
+		}
+		read()
+		until(t, "the next message comes", func() bool { return r.gate.Stats().Recvs.Load() == int64(len(got)+1) })
+	}
+	if scan()&scanAsked == 0 {
+		t.Fatal("the loop does not ask for other channels")
+	}
+	r.gate.loop.Call(func() {
+		close(first.free)
+		r.change()
+		r.change()                                  // what the loop asked for is in the mailbox
+		propose(say(name(0), wukong.FlagNoPersist)) // the mailbox is full
+		next := []message.Record{say("others", 0)}
+		for i := range lost {
+			r.change(say(name(late+i), 0))
+			next = append(next, say(name(late+i), 0))
+		}
+		r.change()
+		propose(next...)
+		<-second.held // apply is about to push more
+	})
+	for len(got) < channels { // the first message of each
+		read()
+	}
+	until(t, "the loop asks apply to begin again", func() bool { return scan()&(scanAgain|scanAsked) == scanAgain|scanAsked })
+	close(second.free)
+	for i := range lost {
+		for seqs := got[name(late+i)]; len(seqs) == 0 || seqs[len(seqs)-1] < 3; seqs = got[name(late+i)] {
+			read()
+		}
+		if seqs := got[name(late+i)]; !slices.Equal(seqs, []uint32{1, 2, 3}) {
+			t.Errorf("bob got %d of a channel, want 1, 2 and 3", seqs)
+		}
+	}
+}
+
 // Whatever order pushes, drops, pages, acknowledgements and logins come in, each
 // device gets every message once and in order.
 func TestEveryDeviceGetsEverythingOnce(t *testing.T) {
