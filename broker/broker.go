@@ -495,7 +495,7 @@ func (b *Broker) message(c *message.Committed, i int, r *message.Record) {
 			}
 			batch.Retain()
 			b.post(to.loop, Delivery{Kind: Push, Conn: to.conn, MessageID: r.MessageID, Seq: seq,
-				Channel: ch.Channel, Member: m.number, Batch: batch, Off: uint32(batch.Offset(i))})
+				Channel: ch.Channel, Member: m.number, Guest: m.guest, Batch: batch, Off: uint32(batch.Offset(i))})
 			pushes++
 		}
 	}

@@ -48,6 +48,7 @@ type Delivery struct {
 	Retry     bool
 	Partial   bool // of a page: what follows could not be read now, and may be later
 	Own       bool
+	Guest     bool // of a Push: to a guest; no Missed ever speaks of it
 	ClientSeq uint32
 	Off       uint32 // of the record in Batch
 	Conn      uint64

@@ -29,7 +29,7 @@ func (g *Gate) deliver() {
 		}
 	}
 	for k, span := range missed {
-		if p := g.peer(k.conn); p != nil && !g.fallBack(p, k.channel, span.member, span.first, span.last) {
+		if p := g.peer(k.conn); p != nil && !g.fallBack(p, k.channel, &span) {
 			g.forgot(p)
 			lost = withConn(lost, k.conn)
 		}
@@ -134,10 +134,10 @@ func (g *Gate) push(p *peer, d *broker.Delivery) {
 	switch {
 	case known && (!g.current(ref, d.Member) || d.Seq <= g.streams[ref].last): // a page was faster
 		return
-	case !known && p.scan&scanAgain != 0: // one before it was dropped, perhaps of this channel
+	case !known && p.scan&scanAgain != 0 && !d.Guest: // one before it was dropped, perhaps of this channel
 		return
 	case known && (g.streams[ref].behind || p.scan&scanAgain != 0), g.congested(p), !g.write(p, &g.stored, d.Seq, 0):
-		if !g.fallBack(p, d.Channel, d.Member, d.Seq, d.Seq) {
+		if !g.fallBack(p, d.Channel, &missedSpan{member: d.Member, first: d.Seq, last: d.Seq, guest: d.Guest}) {
 			g.lose(p)
 		}
 		return
@@ -237,20 +237,21 @@ func (g *Gate) write(p *peer, r *message.Record, seq uint64, dup uint8) bool {
 	return true
 }
 
-// fallBack stops pushing a channel to a connection before seq and begins to catch up
-// to last. It reports false, and has done nothing, if that takes another stream for
-// which there is no room.
-func (g *Gate) fallBack(p *peer, ch *message.Channel, member, seq, last uint64) bool {
-	if _, known := g.find[streamKey{p.conn.ID(), ch}]; !known && (p.scan&scanAgain != 0 || !g.room(p, 1)) {
+// fallBack stops pushing a channel to a connection before a span and begins to catch
+// up to its end. It reports false, and has done nothing, if that takes another stream
+// for which there is no room: apply says later that it waits, but for a guest, who
+// always has a stream.
+func (g *Gate) fallBack(p *peer, ch *message.Channel, span *missedSpan) bool {
+	if _, known := g.find[streamKey{p.conn.ID(), ch}]; !known && !span.guest && (p.scan&scanAgain != 0 || !g.room(p, 1)) {
 		return false
 	}
-	switch ref := g.stream(p, ch, member); {
+	switch ref := g.stream(p, ch, span.member); {
 	case ref < 0:
-	case p.scan&scanAgain != 0 && g.streams[ref].last == 0 && !g.streams[ref].behind:
+	case p.scan&scanAgain != 0 && !span.guest && g.streams[ref].last == 0 && !g.streams[ref].behind:
 		g.settle(ref) // of a membership of which nothing was pushed: apply says where it begins
 		return false
 	default:
-		g.lag(p, ref, seq, last)
+		g.lag(p, ref, span.first, span.last)
 	}
 	return true
 }

@@ -33,7 +33,10 @@ type missedKey struct {
 	channel *message.Channel
 }
 
-type missedSpan struct{ member, first, last uint64 }
+type missedSpan struct {
+	member, first, last uint64
+	guest               bool
+}
 
 // withConn adds a connection to a set, which may be nil.
 func withConn(set map[uint64]struct{}, conn uint64) map[uint64]struct{} {
@@ -106,11 +109,11 @@ func (m *mailbox) drop(d *broker.Delivery) {
 	k := missedKey{d.Conn, d.Channel}
 	span, ok := m.missed[k]
 	switch {
-	case !ok && len(m.missed) >= m.spans:
+	case !ok && len(m.missed) >= m.spans && !d.Guest:
 		m.lost = withConn(m.lost, d.Conn)
 		return
 	case !ok || span.member != d.Member: // of a membership that has ended nothing is wanted
-		span = missedSpan{member: d.Member, first: d.Seq}
+		span = missedSpan{member: d.Member, first: d.Seq, guest: d.Guest}
 	}
 	span.last = d.Seq
 	m.missed[k] = span

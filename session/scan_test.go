@@ -305,6 +305,40 @@ func TestAPushThatIsDroppedBeforeItsChannelIsKnownIsNotPassedOver(t *testing.T) 
 	}
 }
 
+// A guest of a channel gets what is sent while they are here, however far behind they
+// are in others: apply would not say later that it waits.
+func TestAGuestWhoIsBehindInManyChannels(t *testing.T) {
+	const channels, lives = 3 * portion, 4
+	r := newRig(t, func(o *Options) { o.InflightMax = 1 })
+	live := func(i int) string { return fmt.Sprint("live", i) }
+	for i := range channels {
+		r.change(group(message.OpCreate, fmt.Sprint("team", i), "alice", "bob"))
+	}
+	for i := range lives {
+		r.change(group(message.OpCreate, live(i), "alice"), group(message.OpAddGuests, live(i), "bob"))
+	}
+	alice := r.login("alice", "a")
+	for i := range channels {
+		alice.send(fmt.Sprint("team", i), message.ChannelGroup, "hello")
+	}
+	bob := r.login("bob", "b")
+	until(t, "the loop knows as many channels as it may", func() bool { _, behind := r.streams(); return behind == maxBehind-1 })
+	for range 2 {
+		for i := range lives {
+			alice.send(live(i), message.ChannelGroup, "look")
+		}
+	}
+	got, err := bob.collect(channels + 2*lives)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range lives {
+		if seqs := got.seqs[live(i)]; !slices.Equal(seqs, []uint32{1, 2}) {
+			t.Errorf("bob got %d of %s, want 1 and 2", seqs, live(i))
+		}
+	}
+}
+
 // Whatever order pushes, drops, pages, acknowledgements and logins come in, each
 // device gets every message once and in order.
 func TestEveryDeviceGetsEverythingOnce(t *testing.T) {
