@@ -30,6 +30,14 @@ const (
 	unsavedBytes = 128
 )
 
+// unsaved is a read position that the log refused. It is known until the log has it
+// and apply has answered what it was asked before: an answer from before the log had
+// it would say that what was acknowledged waits.
+type unsaved struct {
+	seq      uint64
+	proposed bool // again
+}
+
 // markDirty notes that a read position moved.
 func (g *Gate) markDirty(ref int32) {
 	s := &g.streams[ref]
@@ -63,7 +71,7 @@ func (g *Gate) cursors() time.Duration {
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		return stallRetry
-	case err != nil:
+	case err != nil, due && len(g.unsaved) > 0:
 		g.cursorsAt = g.now.Add(max(g.o.CursorInterval, cursorRetry))
 	}
 	if len(g.dirty)+len(g.unsaved) == 0 {
@@ -75,6 +83,7 @@ func (g *Gate) cursors() time.Duration {
 // gather proposes all read positions that the log does not know, as far as it takes
 // them; the others wait.
 func (g *Gate) gather() error {
+	settled := len(g.marks) == 0 && g.reserved == 0 // who asks from now on asks behind what was proposed
 	for i, ref := range g.dirty {
 		s := &g.streams[ref]
 		if s.id == 0 || !s.dirty {
@@ -91,12 +100,18 @@ func (g *Gate) gather() error {
 		}
 	}
 	g.dirty = g.dirty[:0]
-	for key, seq := range g.unsaved {
+	for key, u := range g.unsaved {
+		if u.proposed { // and not refused since
+			if settled {
+				g.forget(key)
+			}
+			continue
+		}
 		if _, err := g.record.Decode([]byte(key)); err != nil {
 			panic("BUG: a read position that was kept cannot be read: " + err.Error())
 		}
-		g.forget(key)
-		g.record.MessageID, g.record.Timestamp = int64(seq), g.now.UnixMilli()
+		g.unsaved[key] = unsaved{u.seq, true}
+		g.record.MessageID, g.record.Timestamp = int64(u.seq), g.now.UnixMilli()
 		g.addMark()
 		if err := g.offerFull(); err != nil {
 			return err
@@ -137,7 +152,7 @@ func (g *Gate) unsavedOf(p *peer, ch *message.Channel) uint64 {
 	}
 	g.position(p, ch)
 	g.out = message.AppendRecord(g.out[:0], &g.record)
-	return g.unsaved[string(g.out)]
+	return g.unsaved[string(g.out)].seq
 }
 
 // addMark adds g.record to the read positions that are proposed next.
@@ -200,7 +215,7 @@ func (g *Gate) keep(b *message.Batch, off int) {
 	r.MessageID, r.Timestamp = 0, 0
 	g.out = message.AppendRecord(g.out[:0], r)
 	if at, ok := g.unsaved[string(g.out)]; ok {
-		g.unsaved[string(g.out)] = max(at, seq)
+		g.unsaved[string(g.out)] = unsaved{seq: max(at.seq, seq)}
 		return
 	}
 	size := unsavedBytes + len(g.out)
@@ -208,7 +223,7 @@ func (g *Gate) keep(b *message.Batch, off int) {
 		g.complaints.add(g.now, "read positions forgotten: the log takes nothing, and too many wait for it", "waiting", len(g.unsaved))
 		return
 	}
-	g.unsaved[string(g.out)] = seq
+	g.unsaved[string(g.out)] = unsaved{seq: seq}
 	g.kept += size
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,4 +124,68 @@ func TestTheLastReadPositionDoesNotWaitForAnotherEvent(t *testing.T) {
 	until(t, "it is acknowledged", func() bool { return r.gate.Stats().RecvAcks.Load() == 1 })
 	bob.Close()
 	until(t, "the position is in the log", func() bool { at, _ := r.cursors("bob", "team"); return at == 1 })
+}
+
+// The log takes a read position that it refused before while apply is being asked what
+// waits. The answer does not know it yet; what was acknowledged is not pushed again.
+func TestAPositionThatIsProposedAgainIsKnownMeanwhile(t *testing.T) {
+	r := prepareRig(t, nil)
+	var full atomic.Bool
+	r.refuses = func(b *message.Batch) error {
+		var rec message.Record
+		if full.Load() && b.Record(0, &rec) == nil && rec.Kind == message.KindCursor {
+			return errors.New("no room")
+		}
+		return nil
+	}
+	held, free := make(chan struct{}), make(chan struct{})
+	r.putting = func(id string, _ uint64) {
+		if id == "others" {
+			close(held)
+			<-free
+		}
+	}
+	r.begin()
+	r.change(group(message.OpCreate, "team", "alice", "bob"), group(message.OpCreate, "others", "carol"))
+	alice, bob := r.login("alice", "a"), r.login("bob", "b")
+	full.Store(true)
+	alice.send("team", message.ChannelGroup, "one")
+	first := bob.recvs(1)
+	var of *peer
+	r.gate.loop.Call(func() {
+		for _, ref := range r.gate.find {
+			of = r.gate.streams[ref].peer
+		}
+	})
+	bob.ack(first...)
+	until(t, "the log refuses the read position", func() (refused bool) {
+		r.gate.loop.Call(func() { refused = len(r.gate.unsaved) == 1 && len(r.gate.find) == 0 })
+		return refused
+	})
+	b := message.NewBatch(false)
+	b.Add(&message.Record{Kind: message.KindMessage, Flags: message.FlagServer, MessageID: 1, ChannelType: message.ChannelGroup,
+		ChannelID: []byte("others"), FromUID: []byte("dave")}, message.Origin{})
+	if err := r.Propose(b); err != nil {
+		t.Fatal(err)
+	}
+	<-held
+	var asked int
+	r.gate.loop.Call(func() {
+		r.gate.lose(of)
+		asked = r.gate.reserved
+	})
+	if asked == 0 {
+		t.Fatal("apply is not asked")
+	}
+	full.Store(false)
+	until(t, "the log has the read position", func() bool { newest, _ := r.cursors("bob", "team"); return newest == 1 })
+	close(free)
+	alice.send("team", message.ChannelGroup, "two")
+	if m := bob.recvs(1)[0]; m.MessageSeq != 2 {
+		t.Errorf("message %d is pushed again, which was acknowledged", m.MessageSeq)
+	}
+	until(t, "the position is not kept any more", func() (gone bool) {
+		r.gate.loop.Call(func() { gone = len(r.gate.unsaved) == 0 && r.gate.kept == 0 })
+		return gone
+	})
 }

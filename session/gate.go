@@ -109,7 +109,7 @@ type Gate struct {
 	marks     []*message.Batch // read positions that go to the log next
 	// unsaved are read positions that the log refused, under their record without
 	// number and time; kept is how many bytes they take.
-	unsaved map[string]uint64
+	unsaved map[string]unsaved
 	kept    int
 	marked  int64 // number of the newest batch of read positions that the log has taken
 	marking int64 // and of the newest that was begun
@@ -186,7 +186,7 @@ func New(o Options, loop *netio.Loop, core *broker.Broker, log Proposer, fetch *
 		free:     -1,
 		find:     make(map[streamKey]int32),
 		ciphers:  make(map[uint64]*wukong.Cipher),
-		unsaved:  make(map[string]uint64),
+		unsaved:  make(map[string]unsaved),
 		held:     make(map[uint64][]wukong.Sendack),
 		unsent:   make(map[uint64][]wukong.Sendack),
 		parts:    make(map[uint64]jsonrpc.Splitter),
