@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"gatepost/broker"
 	"gatepost/message"
 	"gatepost/wukong"
 )
@@ -187,5 +188,43 @@ func TestAPositionThatIsProposedAgainIsKnownMeanwhile(t *testing.T) {
 	until(t, "the position is not kept any more", func() (gone bool) {
 		r.gate.loop.Call(func() { gone = len(r.gate.unsaved) == 0 && r.gate.kept == 0 })
 		return gone
+	})
+}
+
+// A channel falls behind whose read position the log refuses. Apply, which does not
+// know the position, says that more waits; what was acknowledged is not pushed again.
+func TestAChannelThatIsBehindIsNotPushedWhatItsRefusedPositionCovers(t *testing.T) {
+	r := prepareRig(t, nil)
+	r.refuses = func(b *message.Batch) error {
+		var rec message.Record
+		if b.Record(0, &rec) == nil && rec.Kind == message.KindCursor {
+			return errors.New("no room")
+		}
+		return nil
+	}
+	r.begin()
+	r.change(group(message.OpCreate, "team", "alice", "bob"))
+	alice, bob := r.login("alice", "a"), r.login("bob", "b")
+	alice.send("team", message.ChannelGroup, "one")
+	first := bob.recvs(1)
+	var was stream
+	r.gate.loop.Call(func() {
+		for _, ref := range r.gate.find {
+			was = r.gate.streams[ref]
+		}
+	})
+	bob.ack(first...)
+	g := r.gate
+	until(t, "the log refuses the read position", func() (refused bool) {
+		g.loop.Call(func() { refused = len(g.unsaved) == 1 && len(g.find) == 0 })
+		return refused
+	})
+	g.loop.Call(func() {
+		ref := g.begin(was.peer, was.channel, was.member)
+		g.lag(was.peer, ref, 2, 2)
+		g.missed(was.peer, &broker.Delivery{Kind: broker.Missed, Conn: was.id, Channel: was.channel, Member: was.member, Seq: 1, Last: 2, Own: true})
+		if from := g.streams[ref].from; from != 2 {
+			t.Errorf("the channel is read from %d on, want 2", from)
+		}
 	})
 }

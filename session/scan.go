@@ -153,12 +153,9 @@ func (g *Gate) missed(p *peer, d *broker.Delivery) {
 	if ref < 0 {
 		return
 	}
-	seq := d.Seq
-	if !known {
-		seq = max(seq, g.unsavedOf(p, d.Channel)+1)
-		if !d.Own {
-			g.streams[ref].before = d.Last
-		}
+	seq := max(d.Seq, g.unsavedOf(p, d.Channel)+1)
+	if !known && !d.Own {
+		g.streams[ref].before = d.Last
 	}
 	g.lag(p, ref, seq, d.Last)
 }
