@@ -665,6 +665,24 @@ func TestCommandsAreAChannelOfTheirOwn(t *testing.T) {
 	b.expect("the second", b.commit(order("2"), false, nil), "ack 1 seq 2 id 3", "push to 1 seq 2", "push to 2 seq 2")
 }
 
+// A member who left and was added again begins anew: commands of before are not
+// theirs any more, later ones are.
+func TestCommandsOfBeforeAReturnAreNotPushed(t *testing.T) {
+	b := newBox(t, Options{DedupWindow: 10})
+	order := func(no string) message.Record {
+		r := say("a", "g____cmd", no)
+		r.ChannelType, r.Flags = message.ChannelGroup, message.FlagServer
+		return r
+	}
+	b.commit(group(message.OpCreate, "g", "a", "b"), false, nil)
+	b.commit(order("1"), false, nil)
+	b.commit(group(message.OpRemove, "g", "b"), false, nil)
+	b.commit(order("2"), false, nil)
+	b.commit(group(message.OpAdd, "g", "b"), false, nil)
+	b.expect("nothing waits for who came back", b.online("b", 2, 0, "phone"))
+	b.expect("the next one is theirs", b.commit(order("3"), false, nil), "ack 1 seq 3 id 6", "push to 2 seq 3")
+}
+
 // What the log does not know is not answered as refused.
 func TestUnknownOutcomeIsNoRefusal(t *testing.T) {
 	b := newBox(t, Options{})
