@@ -396,8 +396,9 @@ func TestInsideJournal(t *testing.T) {
 		t.Errorf("ERR has %d bytes, want more than %d", len(text), value.Len())
 	}
 	// The log is damaged while the broker is away.
-	alice := s.must(t, dialer{uid: "alice"})
+	alice, carol := s.must(t, dialer{uid: "alice"}), s.must(t, dialer{uid: "carol"})
 	alice.tell(t, "bob", "1", "hello")
+	carol.tell(t, "bob", "1", "the last group may be an interrupted write, this one proves damage before it")
 	s.configure("")
 	s.systemctl("stop", "gatepost")
 	if n := len(s.journal("MESSAGE_ID=" + ids["stopped"])); n != 1 {
@@ -411,7 +412,7 @@ func TestInsideJournal(t *testing.T) {
 	}
 }
 
-// spoil changes a byte of the newest record of the log.
+// spoil changes a byte of the newest record of the log that says hello.
 func spoil(t *testing.T, dir string) {
 	t.Helper()
 	logs, err := filepath.Glob(dir + "/log/*/*")
