@@ -59,7 +59,7 @@ unit: ## unit tests with the race detector, then those that count allocations wi
 cross: ## build dist/gatepost-linux-* for all processors
 	$(foreach t,$(targets),$(call target,$(t)) $(compile) -o dist/gatepost-linux-$(t) .$(newline))
 
-dist: cross ## dist/ for a release: binaries, SHA256SUMS, SBOM; at most 12 MB each
+dist: cross ## dist/ for a release: binaries, SHA256SUMS, SBOM; at most 20 MB each
 	scripts/dist.sh
 
 # armhf is the name of ARMv7 for Debian and of ARMv6 for Raspberry Pi OS; the

@@ -334,13 +334,13 @@ func attacks() []attackKind {
 		}},
 		{name: "messages to invented users", lanes: 2, run: invented("invented-%d-%d", 0)},
 		{name: "messages to invented users, not stored", lanes: 2, run: invented("passing-%d-%d", flagNoPersist)},
-		{name: "messages to invented users, reconnecting behind net.rate", lanes: 4, options: []option{set("net.rate", "20")}, run: func(a *arena, lane int) {
+		{name: "messages to invented users, reconnecting behind net.rate", lanes: 4, options: []option{set("net.rate", "100")}, run: func(a *arena, lane int) {
 			for k := 0; a.running(); k++ {
 				c := a.again(dialer{device: fmt.Sprint(lane)})
 				if c == nil {
 					return
 				}
-				a.flood(c, 20, 20, func(i int) (send, []byte) {
+				a.flood(c, 100, 20, func(i int) (send, []byte) { // a bucket that is full, and away
 					return send{channel: fmt.Sprint("again-", lane, "-", k, "-", i), kind: person, no: fmt.Sprint(lane, k, i)}, []byte("x")
 				})
 				c.close()
