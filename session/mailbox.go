@@ -119,10 +119,11 @@ func (m *mailbox) drop(d *broker.Delivery) {
 	m.missed[k] = span
 }
 
-// take returns deliveries, appended to dst, and what was dropped before any of
-// them was queued: spans, and connections of which no more is known. The order matters: a drop is noted before a later push can
-// be queued, so taking the queue first and the drops second never sees the
-// later push without the drop.
+// take returns deliveries, appended to dst, and what was dropped before any of them
+// was queued: spans, and connections of which no more is known. The order matters: a
+// drop is noted before a later push can be queued, so taking the queue first and the
+// drops second never sees the later push without the drop. What was queued before a
+// drop may still come with the next take; see Gate.forgot.
 func (m *mailbox) take(dst []broker.Delivery, items int) ([]broker.Delivery, map[missedKey]missedSpan, map[uint64]struct{}) {
 	dst = m.queue.TryPopBatch(dst, items, 0)
 	m.mu.Lock()
